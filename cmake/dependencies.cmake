@@ -1,0 +1,53 @@
+# What we build on. A missing one is said together with the Debian package that has it.
+set(HM_MISSING "")
+function(hm_missing what package)
+    set(HM_MISSING "${HM_MISSING}\n  ${what}: apt-get install ${package}" PARENT_SCOPE)
+endfunction()
+
+find_package(OpenMP COMPONENTS C)
+if(NOT OpenMP_C_FOUND)
+    hm_missing("OpenMP for ${CMAKE_C_COMPILER_ID}" "libomp-14-dev (with clang-14; gcc brings its own)")
+endif()
+
+find_package(PkgConfig)
+if(NOT PkgConfig_FOUND)
+    hm_missing("pkg-config" "pkg-config")
+else()
+    foreach(row "mpfr:libmpfr-dev" "gmp:libgmp-dev" "jansson:libjansson-dev" "libxxhash:libxxhash-dev"
+                "libxml-2.0:libxml2-dev" "libsodium:libsodium-dev")
+        string(REPLACE ":" ";" row "${row}")
+        list(GET row 0 module)
+        list(GET row 1 package)
+        pkg_check_modules(${module} QUIET IMPORTED_TARGET ${module})
+        if(NOT ${module}_FOUND)
+            hm_missing("${module}" "${package}")
+        endif()
+    endforeach()
+endif()
+
+find_path(RANDOM123_INCLUDE_DIR Random123/philox.h)
+if(NOT RANDOM123_INCLUDE_DIR)
+    hm_missing("Random123" "librandom123-dev")
+endif()
+
+if(HM_MISSING)
+    message(FATAL_ERROR "Hallmark needs these, which were not found:${HM_MISSING}\n"
+                        "scripts/certify installs them all.")
+endif()
+
+# The CUDA language is enabled by the first op that has a cuda sibling, and only if there is a compiler.
+function(hm_cuda)
+    get_property(known GLOBAL PROPERTY HM_CUDA_KNOWN)
+    if(NOT known)
+        set_property(GLOBAL PROPERTY HM_CUDA_KNOWN ON)
+        if(HM_WITH_CUDA)
+            include(CheckLanguage)
+            check_language(CUDA)
+        endif()
+        if(NOT HM_WITH_CUDA)
+            message(STATUS "CUDA: switched off (HM_WITH_CUDA)")
+        elseif(NOT CMAKE_CUDA_COMPILER)
+            message(STATUS "CUDA: no CUDA compiler: the cuda implementations are left out")
+        endif()
+    endif()
+endfunction()

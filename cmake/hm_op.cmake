@@ -1,0 +1,39 @@
+# hm_op(NAME [VARIANTS_OF OTHER] SIBLINGS sibling...)
+#
+# One line per op says which files it has. A sibling adds that file to its folder's target:
+#   op        op/NAME.c                     hm_op
+#   ref       ref/NAME.c                    hm_ref
+#   cpu       opt/cpu/NAME_cpu.c            hm_opt     and defines HM_HAVE_NAME_cpu
+#   cuda      opt/cuda/NAME.cu              hm_opt     and defines HM_HAVE_NAME_cuda (left out where there is no CUDA compiler)
+#   golden    golden/NAME.c                 hm_golden
+#   faults    certify/faults/NAME.c         hm_certify
+#   variants  certify/variants/NAME.c       hm_certify
+#   cases     data/cases/NAME.cases         embedded in hm_certify
+# A sibling that is named and missing is an error: nothing is found by looking around.
+function(hm_op name)
+    cmake_parse_arguments(arg "" "" "SIBLINGS" ${ARGN})
+    if(arg_UNPARSED_ARGUMENTS OR NOT arg_SIBLINGS)
+        message(FATAL_ERROR "hm_op(${name}): write hm_op(NAME SIBLINGS op ref golden ...)")
+    endif()
+    foreach(sibling IN LISTS arg_SIBLINGS)
+        if(sibling STREQUAL "op" OR sibling STREQUAL "ref" OR sibling STREQUAL "golden")
+            target_sources(hm_${sibling} PRIVATE ${PROJECT_SOURCE_DIR}/${sibling}/${name}.c)
+        elseif(sibling STREQUAL "faults" OR sibling STREQUAL "variants")
+            target_sources(hm_certify PRIVATE ${PROJECT_SOURCE_DIR}/certify/${sibling}/${name}.c)
+        elseif(sibling STREQUAL "cases")
+            set_property(TARGET hm_certify APPEND PROPERTY HM_EMBEDDED ${name}.cases)
+        elseif(sibling STREQUAL "cpu")
+            target_sources(hm_ref PRIVATE ${PROJECT_SOURCE_DIR}/opt/cpu/${name}_cpu.c)
+            target_compile_definitions(hm_op PRIVATE HM_HAVE_${name}_cpu)
+        elseif(sibling STREQUAL "cuda")
+            hm_cuda()
+            if(HM_CUDA)
+                target_sources(hm_ref PRIVATE ${PROJECT_SOURCE_DIR}/opt/cuda/${name}.cu)
+                target_compile_definitions(hm_op PRIVATE HM_HAVE_${name}_cuda)
+            endif()
+        else()
+            message(FATAL_ERROR "hm_op(${name}): no sibling is called \"${sibling}\"")
+        endif()
+    endforeach()
+    set_property(GLOBAL APPEND PROPERTY HM_OPS ${name})
+endfunction()
