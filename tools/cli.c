@@ -1,0 +1,382 @@
+#include "cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <omp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *verb = "hallmark"; /* for messages */
+
+_Noreturn void hm_die(int code, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    fflush(stdout);
+    fprintf(stderr, "%s: ", verb);
+    vfprintf(stderr, format, list);
+    fputc('\n', stderr);
+    va_end(list);
+    exit(code);
+}
+
+void hm_parse(const struct argp *argp, int argc, char **argv, void *input) {
+    verb = argv[0];
+    argp_err_exit_status = HM_EXIT_USAGE;
+    error_t failed = argp_parse(argp, argc, argv, 0, NULL, input);
+    if (failed) hm_die(HM_EXIT_USAGE, "%s", strerror(failed));
+}
+
+/* ---- option values ------------------------------------------------------------------------------------------------ */
+
+int64_t hm_option_i64(const char *option, const char *text, int64_t least, int64_t most) {
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (errno || end == text || *end || value < least || value > most)
+        hm_die(HM_EXIT_USAGE, "%s is \"%s\", but must be an integer from %lld to %lld", option, text, (long long)least,
+               (long long)most);
+    return value;
+}
+
+double hm_option_seconds(const char *option, const char *text) {
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value > 0) || value > 86400)
+        hm_die(HM_EXIT_USAGE, "%s is \"%s\", but must be a number of seconds above 0, at most 86400", option, text);
+    return value;
+}
+
+hm_suite hm_option_suite(const char *text) {
+    static const char *const names[] = {"smoke", "quick", "full"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(text, names[i])) return (hm_suite)i;
+    hm_die(HM_EXIT_USAGE, "--suite is \"%s\", but must be smoke, quick or full", text);
+}
+
+const hm_op_info *hm_option_op(const char *text) {
+    const hm_op_info *op = hm_op_named(text);
+    if (op) return op;
+    char names[512] = "";
+    for (int i = 0; i < hm_op_count(); i++)
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", hm_op_at(i)->name);
+    hm_die(HM_EXIT_USAGE, "there is no op \"%s\"; there is %s", text, names);
+}
+
+static bool op_has_class(const hm_op_info *op, const char *name, size_t length) {
+    for (const char *p = op->classes; *p; p += strspn(p, " ")) {
+        size_t n = strcspn(p, " ");
+        if (n == length && !strncmp(p, name, n)) return true;
+        p += n;
+    }
+    return false;
+}
+
+static hm_class class_named(const char *name, size_t length) {
+    char copy[32];
+    if (length == 0 || length >= sizeof copy) return HM_CLASS_NONE;
+    memcpy(copy, name, length);
+    copy[length] = 0;
+    return hm_class_named(copy);
+}
+
+/* --class is C, or a list OP=C,OP=C. The class asked of op; HM_CLASS_NONE if its own default. */
+static hm_class class_asked(const char *classes, const hm_op_info *op) {
+    for (const char *p = classes; p && *p; p += *p == ',') {
+        size_t n = strcspn(p, ","), name = strcspn(p, ",=");
+        if (name == n) return class_named(p, n);
+        if (strlen(op->name) == name && !strncmp(op->name, p, name)) return class_named(p + name + 1, n - name - 1);
+        p += n;
+    }
+    return HM_CLASS_NONE;
+}
+
+static void classes_check(const char *classes) {
+    bool one = !strpbrk(classes, ",=");
+    for (const char *p = classes;; p++) {
+        size_t n = strcspn(p, ","), name = one ? 0 : strcspn(p, ",=");
+        const hm_op_info *only = NULL;
+        if (!one) {
+            char op[64];
+            snprintf(op, sizeof op, "%.*s", (int)name, p);
+            if (name == n) hm_die(HM_EXIT_USAGE, "--class is \"%s\", but must be a class, or OP=CLASS,OP=CLASS", classes);
+            only = hm_option_op(op);
+        }
+        const char *text = one ? p : p + name + 1;
+        size_t length = one ? n : n - name - 1;
+        for (int i = 0; i < hm_op_count(); i++) {
+            const hm_op_info *op = hm_op_at(i);
+            if ((!only || only == op) && !op_has_class(op, text, length))
+                hm_die(HM_EXIT_USAGE, "--class asks for \"%.*s\", but the classes of %s are: %s", (int)length, text, op->name,
+                       op->classes);
+        }
+        p += n;
+        if (!*p) return;
+    }
+}
+
+/* ---- options of a run --------------------------------------------------------------------------------------------- */
+
+enum { KEY_CLASS = 256, KEY_REQUIRE, KEY_ISA, KEY_TIMEOUT, KEY_STRICT, KEY_OUT, KEY_THREADS };
+
+static const struct argp_option run_options[] = {
+    {"impl", 'i', "IMPL", 0, "ref, cpu, cuda, fault:ID, variant:ID, or a plug-in: a path that ends in .so", 0},
+    {"class", KEY_CLASS, "C", 0, "Required class: wide, chain64, chain512, any; or OP=C,OP=C (default: each op's own)", 0},
+    {"require", KEY_REQUIRE, "invariance", 0, "A result that differs between runs, rows alone or batches is a failure", 0},
+    {"isa", KEY_ISA, "ISA", 0, "Cap the instruction set: sse2, avx2, avx512 (speed only, never results)", 0},
+    {"threads", KEY_THREADS, "N", 0, "OpenMP threads (speed only, never results)", 0},
+    {"timeout", KEY_TIMEOUT, "S", 0, "Seconds that a plug-in has for one case (default 60)", 0},
+    {"strict", KEY_STRICT, NULL, 0, "Skipped or declined cases exit 1", 0},
+    {"out", KEY_OUT, "DIR", 0, "Write certificate.json, junit.xml and summary.md there", 0},
+    {0},
+};
+
+static error_t run_parse(int key, char *text, struct argp_state *state) {
+    hm_run_options *o = state->input;
+    switch (key) {
+    case 'i': o->impl = text; return 0;
+    case KEY_CLASS: o->classes = text; return 0;
+    case KEY_REQUIRE:
+        if (strcmp(text, "invariance")) hm_die(HM_EXIT_USAGE, "--require is \"%s\", but must be invariance", text);
+        o->require_invariance = true;
+        return 0;
+    case KEY_ISA: o->isa = text; return 0;
+    case KEY_THREADS: o->threads = (int)hm_option_i64("--threads", text, 1, 4096); return 0;
+    case KEY_TIMEOUT: o->timeout = hm_option_seconds("--timeout", text); return 0;
+    case KEY_STRICT: o->strict = true; return 0;
+    case KEY_OUT: o->out = text; return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+const struct argp hm_run_argp = {.options = run_options, .parser = run_parse};
+
+hm_impl *hm_run_open(const hm_run_options *o, const char *fallback) {
+    if (o->classes) classes_check(o->classes);
+    if (o->isa && hm_isa_limit(o->isa) != HM_OK) hm_die(HM_EXIT_USAGE, "--isa is \"%s\": %s", o->isa, hm_error());
+    if (o->threads) {
+        char count[16];
+        snprintf(count, sizeof count, "%d", o->threads);
+        setenv("OMP_NUM_THREADS", count, 1); /* for a plug-in's process */
+        omp_set_num_threads(o->threads);
+    }
+    char why[512];
+    hm_impl *impl = hm_impl_open(o->impl ? o->impl : fallback, o->timeout, why, sizeof why);
+    if (!impl) hm_die(HM_EXIT_USAGE, "%s", why);
+    if (!hm_golden_environment(o->threads))
+        hm_die(HM_EXIT_INTERNAL, "the floating-point environment is not the default (rounding mode, flush to zero)");
+    return impl;
+}
+
+hm_judge_options hm_run_judge_options(const hm_run_options *o, const hm_op_info *op) {
+    return (hm_judge_options){.required = class_asked(o->classes, op), .tier = HM_TIER_TWO, .threads = o->threads,
+                              .check_invariance = true, .require_invariance = o->require_invariance};
+}
+
+const char *const *hm_run_flags(const hm_run_options *o, const char *more) {
+    static char class_flag[256];
+    static const char *flags[4];
+    int n = 0;
+    snprintf(class_flag, sizeof class_flag, "class=%s", o->classes ? o->classes : "");
+    if (o->classes) flags[n++] = class_flag;
+    if (o->require_invariance) flags[n++] = "require=invariance";
+    if (more) flags[n++] = more;
+    flags[n] = NULL;
+    return flags;
+}
+
+void hm_shell_quote(const char *text, char *to, size_t size) {
+    size_t n = 0;
+    if (*text && strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=+,@%") == strlen(text)) {
+        snprintf(to, size, "%s", text);
+        return;
+    }
+    to[n++] = '\'';
+    for (; *text && n + 6 < size; text++) {
+        if (*text == '\'') {
+            memcpy(to + n, "'\\''", 4);
+            n += 4;
+        } else
+            to[n++] = *text;
+    }
+    to[n++] = '\'';
+    to[n] = 0;
+}
+
+void hm_run_repro(const hm_run_options *o, const char *fallback, const char *what, const char *option, const char *rest,
+                  char *text, size_t size) {
+    char impl[512], quoted[HM_CASE_MAX + 64];
+    hm_shell_quote(o->impl ? o->impl : fallback, impl, sizeof impl);
+    hm_shell_quote(rest, quoted, sizeof quoted);
+    snprintf(text, size, "hallmark %s --impl %s%s%s%s%s%s %s", what, impl, o->classes ? " --class " : "",
+             o->classes ? o->classes : "", o->require_invariance ? " --require invariance" : "", *option ? " " : "", option,
+             quoted);
+}
+
+int hm_run_finish(const hm_run_options *o, hm_report *r) {
+    int code = hm_report_exit(r, o->strict);
+    if (o->out) {
+        char why[512];
+        signal(SIGINT, SIG_IGN); /* from here on the files are finished */
+        signal(SIGTERM, SIG_IGN);
+        hm_status status = hm_report_write(r, o->out, why, sizeof why);
+        if (status != HM_OK) hm_die(status == HM_INTERNAL ? HM_EXIT_INTERNAL : HM_EXIT_USAGE, "%s", why);
+        fprintf(stderr, "%s: wrote certificate.json, junit.xml and summary.md in %s\n", verb, o->out);
+    }
+    return code;
+}
+
+/* ---- progress ----------------------------------------------------------------------------------------------------- */
+
+double hm_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+hm_progress hm_progress_start(const char *what, int64_t total) {
+    hm_progress p = {.what = what, .total = total, .shown = -1, .on = isatty(STDERR_FILENO)};
+    return p;
+}
+
+void hm_progress_step(hm_progress *p, const char *label) {
+    enum { WIDTH = 24, LABEL = 60 };
+    p->done++;
+    if (!p->on || p->total <= 0) return;
+    int percent = (int)(100 * p->done / p->total);
+    double now = hm_seconds();
+    if (percent == p->shown && now - p->drawn_at < 0.2) return;
+    p->shown = percent;
+    p->drawn_at = now;
+    int full = (int)(WIDTH * p->done / p->total);
+    fprintf(stderr, "\r%s [%.*s%*s] %lld/%lld %-*.*s", p->what, full, "########################", WIDTH - full, "",
+            (long long)p->done, (long long)p->total, LABEL, LABEL, label ? label : "");
+    fflush(stderr);
+}
+
+void hm_progress_clear(hm_progress *p) {
+    if (p->on && p->shown >= 0) fputs("\r\033[K", stderr);
+    p->shown = -1;
+}
+
+/* ---- tables ------------------------------------------------------------------------------------------------------- */
+
+enum { COLUMNS = 16 };
+struct hm_table {
+    char **row;
+    int nrows, width[COLUMNS];
+};
+
+static void table_add(hm_table *t, char *row) {
+    char **rows = row ? realloc(t->row, (size_t)(t->nrows + 1) * sizeof *rows) : NULL;
+    if (!rows) hm_die(HM_EXIT_INTERNAL, "out of memory");
+    t->row = rows;
+    t->row[t->nrows++] = row;
+    for (int i = 0; i < COLUMNS; i++) {
+        int n = (int)strcspn(row, "\t"), skip = t->nrows == 1 && *row == '>';
+        if (n - skip > t->width[i]) t->width[i] = n - skip;
+        if (!row[n]) return;
+        row += n + 1;
+    }
+}
+
+hm_table *hm_table_new(const char *header) {
+    hm_table *t = calloc(1, sizeof *t);
+    if (!t) hm_die(HM_EXIT_INTERNAL, "out of memory");
+    table_add(t, strdup(header));
+    return t;
+}
+
+void hm_table_row(hm_table *t, const char *format, ...) {
+    va_list list;
+    char *row = NULL;
+    va_start(list, format);
+    if (vasprintf(&row, format, list) < 0) row = NULL;
+    va_end(list);
+    table_add(t, row);
+}
+
+void hm_table_print(hm_table *t, FILE *to) {
+    bool right[COLUMNS] = {0};
+    for (int r = 0; r < t->nrows; r++) {
+        const char *cell = t->row[r];
+        for (int i = 0, more = 1; more && i < COLUMNS; i++) {
+            int n = (int)strcspn(cell, "\t");
+            more = cell[n] != 0;
+            const char *next = cell + n + 1;
+            if (r == 0 && *cell == '>') {
+                right[i] = true;
+                cell++, n--;
+            }
+            int pad = t->width[i] - n;
+            fprintf(to, "%*s%.*s%*s", right[i] ? pad : 0, "", n, cell, more ? (right[i] ? 0 : pad) + 2 : 0, "");
+            cell = next;
+        }
+        fputc('\n', to);
+        free(t->row[r]);
+    }
+    free(t->row);
+    free(t);
+}
+
+const char *hm_percent(double share, char text[16]) {
+    double floored = share >= 1 ? 100 : floor(share * 1e4) / 1e2;
+    snprintf(text, 16, floored == 100 ? "%.0f %%" : "%.2f %%", floored);
+    return text;
+}
+
+/* ---- results ------------------------------------------------------------------------------------------------------ */
+
+void hm_print_failure(FILE *to, const hm_op_info *op, const char *line, const hm_verdict *v, const char *repro) {
+    char name[32];
+    int n = snprintf(name, sizeof name, "%s", hm_outcome_name(v->outcome));
+    for (int i = 0; i < n; i++) name[i] = name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] - 'a' + 'A') : name[i];
+    fprintf(to, "%s  %s\n  why    %s\n", name, line, v->why);
+    if (v->has_worst && v->outcome != HM_SKIPPED && v->outcome != HM_DECLINED) {
+        fprintf(to, "  worst  %s[", op->args[v->worst_arg].name);
+        for (int i = 0; i < v->worst_ndim; i++) fprintf(to, "%s%lld", i ? "," : "", (long long)v->worst_index[i]);
+        fprintf(to, "] is %.9g (%a), must be %s%.9g to %.9g (%a to %a)\n", v->worst_got, v->worst_got,
+                v->worst_outside ? "" : "(and is) ", v->worst_lo, v->worst_hi, v->worst_lo, v->worst_hi);
+    }
+    fprintf(to, "  repro  %s\n", repro);
+}
+
+void hm_print_totals(FILE *to, const hm_report *r) {
+    static const struct {
+        hm_outcome outcome;
+        const char *name;
+    } list[] = {{HM_PASS, "passed"}, {HM_FAIL, "failed"}, {HM_OUT_OF_CLASS, "out of class"}, {HM_VACUOUS, "vacuous"},
+                {HM_SKIPPED, "skipped"}, {HM_DECLINED, "declined"}};
+    fprintf(to, "%lld cases:", (long long)hm_report_cases(r));
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        fprintf(to, "%s %lld %s", i ? "," : "", (long long)hm_report_total(r, list[i].outcome), list[i].name);
+    fprintf(to, "; not provided: %s\n", hm_report_missing(r));
+}
+
+/* ---- signals ------------------------------------------------------------------------------------------------------ */
+
+static volatile sig_atomic_t caught;
+
+static void on_signal(int number) {
+    caught = number;
+}
+
+void hm_interruptible(void) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool hm_interrupted(void) {
+    return caught != 0;
+}
+
+_Noreturn void hm_interrupted_exit(const char *what) {
+    fflush(stdout);
+    fprintf(stderr, "\n%s: interrupted %s; no file was written\n", verb, what);
+    signal(caught, SIG_DFL);
+    raise(caught);
+    _exit(128 + caught);
+}
