@@ -1,0 +1,97 @@
+/* ref_bits [ISA]: runs every dtype and mode of the ref implementations on made-up inputs and prints one hash a line. The
+ * output must be the same on every CPU, instruction set and thread count; what compares it: tests/accuracy/ref_bits.sh.
+ * Needs nothing but libhallmark, so that it also builds for another architecture. */
+#include <hallmark/fused_add_rms_norm.h>
+#include <hallmark/rms_norm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 5, HIDDEN = 1031, ELEMENTS = ROWS * HIDDEN };
+
+static uint64_t random_state;
+
+/* splitmix64 */
+static uint64_t random_bits(void) {
+    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* Normal values within 2^+-7 in all rows but the last one, which holds any bits: NaN, infinities and subnormals too. */
+static void fill(void *to, hm_dtype dtype, int64_t n, int64_t any_from) {
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t r = random_bits(), exponent = r >> 40 & 7;
+        if (dtype == HM_F32) {
+            uint32_t bits = (uint32_t)r;
+            if (i < any_from) bits = (bits & 0x807fffffu) | (uint32_t)(123 + exponent) << 23;
+            memcpy((char *)to + 4 * i, &bits, 4);
+        } else {
+            uint16_t bits = (uint16_t)r;
+            if (i < any_from && dtype == HM_F16) bits = (uint16_t)((bits & 0x83ffu) | (11 + exponent) << 10);
+            if (i < any_from && dtype == HM_BF16) bits = (uint16_t)((bits & 0x807fu) | (123 + exponent) << 7);
+            memcpy((char *)to + 2 * i, &bits, 2);
+        }
+    }
+}
+
+/* FNV-1a */
+static uint64_t hash(const void *data, size_t bytes) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < bytes; i++) h = (h ^ ((const unsigned char *)data)[i]) * 0x100000001b3u;
+    return h;
+}
+
+static hm_tensor tensor(void *data, hm_dtype dtype, int ndim) {
+    const int64_t matrix[] = {ROWS, HIDDEN}, row[] = {HIDDEN};
+    return dtype == HM_DTYPE_NONE ? (hm_tensor){0} : hm_tensor_of(data, dtype, ndim, ndim == 2 ? matrix : row);
+}
+
+static char x[4 * ELEMENTS], residual[4 * ELEMENTS], weight[4 * HIDDEN], out[4 * ELEMENTS], residual_out[4 * ELEMENTS];
+
+static int run(hm_dtype dtype, hm_dtype weight_dtype, hm_round round, hm_weight_form form, int fused, int read, int wide) {
+    hm_dtype residual_dtype = wide ? HM_F32 : dtype;
+    memset(out, 0, sizeof out), memset(residual_out, 0, sizeof residual_out);
+    fill(x, dtype, ELEMENTS, ELEMENTS - HIDDEN);
+    fill(residual, residual_dtype, ELEMENTS, ELEMENTS);
+    if (weight_dtype) fill(weight, weight_dtype, HIDDEN, HIDDEN);
+    hm_tensor tx = tensor(x, dtype, 2), tw = tensor(weight, weight_dtype, 1), to = tensor(out, dtype, 2);
+    hm_status status;
+    if (fused)
+        status = hm_fused_add_rms_norm_ref(
+            HM_ARGS(fused_add_rms_norm, .out = to, .residual_out = tensor(residual_out, residual_dtype, 2), .x = tx,
+                    .residual = tensor(residual, residual_dtype, 2), .weight = tw, .eps = 1e-6, .round = round,
+                    .weight_form = form, .residual_read = (hm_residual_read)read, .residual_dtype = (hm_residual_dtype)wide));
+    else
+        status = hm_rms_norm_ref(
+            HM_ARGS(rms_norm, .out = to, .x = tx, .weight = tw, .eps = 1e-6, .round = round, .weight_form = form));
+    if (status != HM_OK) {
+        fprintf(stderr, "ref_bits: %s: %s\n", hm_status_name(status), hm_error());
+        return 1;
+    }
+    printf("%s x=%s weight=%s round=%d weight_form=%d read=%d residual_f32=%d: %016llx %016llx\n",
+           fused ? "fused_add_rms_norm" : "rms_norm", hm_dtype_name(dtype), hm_dtype_name(weight_dtype), round, form, read,
+           wide, (unsigned long long)hash(out, sizeof out), (unsigned long long)hash(residual_out, sizeof residual_out));
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && hm_isa_limit(argv[1]) != HM_OK) {
+        fprintf(stderr, "ref_bits: %s\n", hm_error());
+        return 3;
+    }
+    fprintf(stderr, "ref_bits: isa %s\n", hm_isa());
+    const hm_dtype dtypes[] = {HM_F32, HM_F16, HM_BF16};
+    int failed = 0;
+    for (int d = 0; d < 3; d++)
+        for (int w = 0; w < 3; w++)
+            for (int mode = 0; mode < 3; mode++)
+                for (int fused = 0; fused < 2; fused++)
+                    for (int read = 0; read < 1 + fused; read++)
+                        for (int wide = 0; wide < 1 + (fused && dtypes[d] == HM_F16); wide++)
+                            failed |= run(dtypes[d], (hm_dtype[]){HM_DTYPE_NONE, HM_F32, dtypes[d]}[w],
+                                          mode == 1 ? HM_ROUND_NORM_FIRST : HM_ROUND_ONCE,
+                                          mode == 2 ? HM_WEIGHT_ONE_PLUS : HM_WEIGHT_PLAIN, fused, read, wide);
+    return failed;
+}
