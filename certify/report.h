@@ -15,12 +15,17 @@ void hm_report_add(hm_report *r, const hm_op_info *op, const char *case_line, ui
 void hm_report_not_provided(hm_report *r, const hm_op_info *op);
 /* Names of the ops that are not provided, space separated; "none". Valid while r lives. */
 const char *hm_report_missing(const hm_report *r);
+/* The loosest class that the judged rows of op need, if class-separating inputs were among them; else "not separated", since
+ * ordinary data cannot tell the classes apart; "none" if an element was outside them all. */
+const char *hm_report_consistent(const hm_report *r, const hm_op_info *op);
 /* The instruction set asked for (default "native"): the payload says what was asked, the host what there was. */
 void hm_report_isa(hm_report *r, const char *isa);
 int64_t hm_report_total(const hm_report *r, hm_outcome o); /* HM_NOT_OFFERED counts ops, the others cases */
 int64_t hm_report_cases(const hm_report *r);
 /* Exit code of the command line for what was added: 1, 4, 3 or 0; strict makes skipped and declined 1. */
 int hm_report_exit(const hm_report *r, bool strict);
+/* Makes dir, with its parents, if it is missing; HM_BAD_ARG with a sentence in why if it cannot be written to. */
+hm_status hm_report_folder(const char *dir, char *why, size_t size);
 /* certificate.json, junit.xml, summary.md in dir (made if missing). */
 hm_status hm_report_write(const hm_report *r, const char *dir, char *why, size_t size);
 void hm_report_free(hm_report *r);

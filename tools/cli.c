@@ -163,6 +163,7 @@ hm_impl *hm_run_open(const hm_run_options *o, const char *fallback) {
         omp_set_num_threads(o->threads);
     }
     char why[512];
+    if (o->out && hm_report_folder(o->out, why, sizeof why) != HM_OK) hm_die(HM_EXIT_USAGE, "--out: %s", why);
     hm_impl *impl = hm_impl_open(o->impl ? o->impl : fallback, o->timeout, why, sizeof why);
     if (!impl) hm_die(HM_EXIT_USAGE, "%s", why);
     if (!hm_golden_environment(o->threads))
