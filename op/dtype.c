@@ -1,0 +1,148 @@
+#include "dtype.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "isa.h"
+
+HM_INLINE uint64_t bits64(double v) {
+    uint64_t b;
+    memcpy(&b, &v, sizeof b);
+    return b;
+}
+HM_INLINE double value64(uint64_t b) {
+    double v;
+    memcpy(&v, &b, sizeof v);
+    return v;
+}
+HM_INLINE uint32_t bits32(float v) {
+    uint32_t b;
+    memcpy(&b, &v, sizeof b);
+    return b;
+}
+HM_INLINE float value32(uint32_t b) {
+    float v;
+    memcpy(&v, &b, sizeof v);
+    return v;
+}
+
+/* v rounded to p significant bits with smallest normal 2^emin, to nearest even, by binary64 arithmetic alone.
+ * Normal: the carry of (half - 1 + last kept bit) rounds the integer that the bits are. Below 2^emin the spacing is fixed at
+ * 2^(emin-p+1): adding a power of two whose binary64 spacing is just that makes the hardware round there. */
+HM_INLINE double round_value(double v, int p, int emin, double max) {
+    uint64_t b = bits64(v), sign = b & (1ull << 63), drop = 53 - (uint64_t)p;
+    uint64_t magnitude = b ^ sign, half = (1ull << (drop - 1)) - 1 + (magnitude >> drop & 1);
+    double normal = value64((magnitude + half) >> drop << drop);
+    double anchor = value64((uint64_t)(emin - p + 1 + 52 + 1023) << 52);
+    double tiny = (value64(magnitude) + anchor) - anchor;
+    double r = value64(magnitude) < value64((uint64_t)(emin + 1023) << 52) ? tiny : normal;
+    r = r > max ? INFINITY : r;
+    r = value64(magnitude) != value64(magnitude) ? NAN : r;
+    return value64(bits64(r) | sign);
+}
+
+#define BF16_MAX 0x1.FEp127
+#define F16_MAX 65504.0
+
+HM_INLINE double round_bf16(double v) { return round_value(v, 8, -126, BF16_MAX); }
+HM_INLINE double round_f16(double v) { return round_value(v, 11, -14, F16_MAX); }
+
+HM_INLINE double load_bf16(uint16_t h) { return (double)value32((uint32_t)h << 16); }
+HM_INLINE double load_f16(uint16_t h) {
+    uint32_t m = h & 0x7FFFu;
+    float normal = value32((m << 13) + (112u << 23)), tiny = (float)(int32_t)m * 0x1p-24f;
+    float special = value32((m << 13) | 0x7F800000u);
+    float r = m < 0x400u ? tiny : m >= 0x7C00u ? special : normal;
+    return (double)value32(bits32(r) | (uint32_t)(h & 0x8000u) << 16);
+}
+HM_INLINE uint16_t store_bf16(double v) { return (uint16_t)(bits32((float)round_bf16(v)) >> 16); }
+HM_INLINE uint16_t store_f16(double v) {
+    uint32_t b = bits32((float)round_f16(v)), m = b & 0x7FFFFFFFu; /* exact: every f16 value is a normal f32 or zero */
+    uint32_t tiny = (uint32_t)(int32_t)(value32(m < 0x38800000u ? m : 0) * 0x1p24f);
+    uint32_t normal = (m >> 13) - (112u << 10), special = 0x7C00u | (m > 0x7F800000u ? 0x200u : 0);
+    uint32_t r = m < 0x38800000u ? tiny : m >= 0x7F800000u ? special : normal;
+    return (uint16_t)(r | (b >> 16 & 0x8000u));
+}
+/* The conversion instruction keeps a NaN's payload; ours is the one quiet NaN, as for the other dtypes. */
+HM_INLINE float store_f32(double v) { return v != v ? value32(0x7FC00000u | (uint32_t)(bits64(v) >> 63) << 31) : (float)v; }
+
+/* The stride-1 loops are written out so that they vectorise. */
+HM_INLINE void load_body(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to) {
+    if (dtype == HM_F32) {
+        const float *p = base;
+        if (stride == 1) for (int64_t i = 0; i < n; i++) to[i] = (double)p[i];
+        else for (int64_t i = 0; i < n; i++) to[i] = (double)p[i * stride];
+    } else if (dtype == HM_BF16) {
+        const uint16_t *p = base;
+        if (stride == 1) for (int64_t i = 0; i < n; i++) to[i] = load_bf16(p[i]);
+        else for (int64_t i = 0; i < n; i++) to[i] = load_bf16(p[i * stride]);
+    } else if (dtype == HM_F16) {
+        const uint16_t *p = base;
+        if (stride == 1) for (int64_t i = 0; i < n; i++) to[i] = load_f16(p[i]);
+        else for (int64_t i = 0; i < n; i++) to[i] = load_f16(p[i * stride]);
+    } else {
+        for (int64_t i = 0; i < n; i++) to[i] = NAN;
+    }
+}
+
+HM_INLINE void store_body(hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from) {
+    if (dtype == HM_F32) {
+        float *p = base;
+        if (stride == 1) for (int64_t i = 0; i < n; i++) p[i] = store_f32(from[i]);
+        else for (int64_t i = 0; i < n; i++) p[i * stride] = store_f32(from[i]);
+    } else if (dtype == HM_BF16) {
+        uint16_t *p = base;
+        if (stride == 1) for (int64_t i = 0; i < n; i++) p[i] = store_bf16(from[i]);
+        else for (int64_t i = 0; i < n; i++) p[i * stride] = store_bf16(from[i]);
+    } else if (dtype == HM_F16) {
+        uint16_t *p = base;
+        if (stride == 1) for (int64_t i = 0; i < n; i++) p[i] = store_f16(from[i]);
+        else for (int64_t i = 0; i < n; i++) p[i * stride] = store_f16(from[i]);
+    }
+}
+
+HM_INLINE void round_body(hm_dtype dtype, int64_t n, double *v) {
+    if (dtype == HM_F32) for (int64_t i = 0; i < n; i++) v[i] = (double)(float)v[i];
+    else if (dtype == HM_BF16) for (int64_t i = 0; i < n; i++) v[i] = round_bf16(v[i]);
+    else if (dtype == HM_F16) for (int64_t i = 0; i < n; i++) v[i] = round_f16(v[i]);
+}
+
+HM_DISPATCH(load_row, (hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to), load_body, (dtype, base, stride, n, to))
+HM_DISPATCH(store_row, (hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from), store_body, (dtype, base, stride, n, from))
+HM_DISPATCH(round_row, (hm_dtype dtype, int64_t n, double *v), round_body, (dtype, n, v))
+
+void hm_load_row(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to) { load_row(dtype, base, stride, n, to); }
+void hm_store_row(hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from) { store_row(dtype, base, stride, n, from); }
+void hm_round_row(hm_dtype dtype, int64_t n, double *v) { round_row(dtype, n, v); }
+
+double hm_load(hm_dtype dtype, const void *p) {
+    double v;
+    load_body(dtype, p, 1, 1, &v);
+    return v;
+}
+void hm_store(hm_dtype dtype, void *p, double v) { store_body(dtype, p, 1, 1, &v); }
+double hm_round_to(hm_dtype dtype, double v) {
+    round_body(dtype, 1, &v);
+    return v;
+}
+
+int hm_dtype_precision(hm_dtype dtype) { return dtype == HM_BF16 ? 8 : dtype == HM_F16 ? 11 : 24; }
+int hm_dtype_emin(hm_dtype dtype) { return dtype == HM_F16 ? -14 : -126; }
+double hm_dtype_max(hm_dtype dtype) { return dtype == HM_BF16 ? BF16_MAX : dtype == HM_F16 ? F16_MAX : 0x1.FFFFFEp127; }
+double hm_dtype_min_normal(hm_dtype dtype) { return dtype == HM_F16 ? 0x1p-14 : 0x1p-126; }
+
+double hm_ulp(hm_dtype dtype, double v) {
+    int e = (int)(bits64(v) >> 52 & 0x7FF) - 1023, emin = hm_dtype_emin(dtype);
+    return value64((uint64_t)((e < emin ? emin : e) - hm_dtype_precision(dtype) + 1 + 1023) << 52);
+}
+
+double hm_next_up(hm_dtype dtype, double v) {
+    if (v != v || v == INFINITY) return v;
+    if (v == -INFINITY) return -hm_dtype_max(dtype);
+    /* going up from a negative power of two the spacing is that of the binade below */
+    double step = hm_ulp(dtype, v);
+    if (v < 0 && (bits64(v) & 0xFFFFFFFFFFFFFull) == 0 && -v > hm_dtype_min_normal(dtype)) step /= 2;
+    double r = v + step;
+    return r > hm_dtype_max(dtype) ? INFINITY : r;
+}
+double hm_next_down(hm_dtype dtype, double v) { return -hm_next_up(dtype, -v); }

@@ -1,0 +1,30 @@
+/* dtype.h: exact loads and stores with one rounding, for f32, f16 and bf16 (any other dtype loads as NaN and stores nothing:
+ * the checks refuse it before it gets here).
+ * Values travel as binary64, which holds every value of every dtype here exactly. A store rounds binary64 straight to
+ * the dtype (to nearest, ties to even), never through f32: that would change one result in 133,000. */
+#ifndef HM_DTYPE_H
+#define HM_DTYPE_H
+
+#include <hallmark/hallmark.h>
+
+/* The value of the element at p. */
+double hm_load(hm_dtype dtype, const void *p);
+/* Stores RN_dtype(v) at p; NaN becomes a quiet NaN. */
+void hm_store(hm_dtype dtype, void *p, double v);
+/* n elements; stride in elements, of any sign. */
+void hm_load_row(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to);
+void hm_store_row(hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from);
+/* RN_dtype(v) as binary64; beyond the range gives +-inf. */
+double hm_round_to(hm_dtype dtype, double v);
+void hm_round_row(hm_dtype dtype, int64_t n, double *v);
+/* Spacing of dtype at |v|: 2^(max(exponent of v, emin) - p + 1). v finite. */
+double hm_ulp(hm_dtype dtype, double v);
+/* The neighbour of v (a value of dtype) above / below; the largest finite value's is +-inf. */
+double hm_next_up(hm_dtype dtype, double v);
+double hm_next_down(hm_dtype dtype, double v);
+double hm_dtype_max(hm_dtype dtype);        /* largest finite value */
+double hm_dtype_min_normal(hm_dtype dtype); /* 2^emin */
+int hm_dtype_precision(hm_dtype dtype);     /* significant bits p: 24, 11, 8 */
+int hm_dtype_emin(hm_dtype dtype);          /* -126, -14, -126 */
+
+#endif

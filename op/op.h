@@ -1,0 +1,9 @@
+/* op.h: the description table of each op, one line an op. */
+#ifndef HM_OPS_H
+#define HM_OPS_H
+
+#include <hallmark/op.h>
+
+extern const hm_op_info hm_rms_norm_info, hm_fused_add_rms_norm_info;
+
+#endif
