@@ -1,0 +1,51 @@
+/* call.h: a call ready to run: an argument struct whose tensors lie in guarded memory, outputs poisoned, and a pristine copy
+ * of every input for golden. Made from a case or from a trace. */
+#ifndef HM_CALL_H
+#define HM_CALL_H
+
+#include "case.h"
+
+#define HM_GUARD ((size_t)65536) /* bytes of guard zone on either side of every buffer */
+#define HM_POISON 0x7B           /* outputs are pre-filled with this byte: 1.3e36 in bf16 and f32, 61280 in f16 */
+
+/* One allocation. Arguments that alias share one. Layout: guard zone, extent, guard zone. */
+typedef struct {
+    int fd;                     /* memfd behind it, shared with a plug-in's worker */
+    unsigned char *base;        /* start of the first guard zone */
+    size_t size;                /* guards included; multiple of the page size */
+    size_t offset[HM_MAX_ARGS]; /* of argument i's element 0 from base, where buffer_of[i] is this buffer */
+} hm_buffer;
+
+typedef struct {
+    const hm_op_info *op;
+    char name[HM_CASE_MAX];     /* canonical case line, or "FILE call ID" */
+    void *args;                 /* op->args_size bytes; what an implementation is called with */
+    void *golden_args;          /* same, but inputs are pristine contiguous copies */
+    hm_buffer buffer[HM_MAX_ARGS];
+    int nbuffers;
+    int buffer_of[HM_MAX_ARGS]; /* -1: absent or no memory */
+    int64_t rows[HM_MAX_ARGS];  /* product of the leading dimensions */
+    uint64_t inputs_xxh3;       /* over dtype, shape and values of all inputs in table order */
+    hm_case_spec spec;          /* only if from_case */
+    bool from_case;
+} hm_call;
+
+/* Builds the call of a case: generates inputs, poisons outputs, fills everything else with a canary pattern.
+ * Very large extents (row strides past 2^31) are sparse memory: only what is near an element is touched or checked.
+ * HM_NO_MEMORY, or HM_BAD_ARG with a sentence in why. */
+hm_status hm_call_from_case(const hm_case_spec *spec, hm_call **call, char *why, size_t size);
+
+/* Builds a call around given arguments (a trace): copies inputs from args (which may have any strides) into guarded memory with
+ * the same strides and aliasing; outputs are allocated and poisoned. */
+hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *name, hm_call **call, char *why, size_t size);
+
+void hm_call_free(hm_call *call);
+
+/* Puts inputs, poison and canaries back as they were, so that the call can be run again. */
+void hm_call_reset(hm_call *call);
+
+/* Effects with zero tolerance. Returns "ok", or a sentence in text: an input changed, bytes written outside an output's elements
+ * (guard zone or stride gap), or, if untouched, any byte changed at all (for calls that must fail). true if fine. */
+bool hm_call_effects(const hm_call *call, bool untouched, char *text, size_t size);
+
+#endif
