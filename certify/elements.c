@@ -1,0 +1,374 @@
+#include "elements.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../op/check.h"
+#include "../op/dtype.h"
+
+bool hm_ladder_make(const hm_op_info *op, hm_class required, hm_ladder *ladder) {
+    if (required == HM_CLASS_NONE) required = hm_class_named(op->class_required);
+    *ladder = (hm_ladder){.required = -1};
+    for (const char *at = op->classes; *at && ladder->n < HM_CLASS_COUNT; at += strspn(at, " ")) {
+        char name[32];
+        size_t length = strcspn(at, " ");
+        snprintf(name, sizeof name, "%.*s", (int)length, at);
+        at += length;
+        hm_class c = hm_class_named(name);
+        if (c == HM_CLASS_NONE) return false;
+        if (c == required) ladder->required = ladder->n;
+        ladder->list[ladder->n++] = c;
+    }
+    return ladder->required >= 0;
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------------- */
+
+/* One thread's arrays for a row of n elements. `ideal` is spare: golden is asked for it only at the end. */
+typedef struct {
+    hm_golden_row gold;
+    double *got, *exact, *ideal, *block;
+} row_arrays;
+
+static bool row_arrays_make(row_arrays *r, int64_t n) {
+    *r = (row_arrays){0};
+    r->block = malloc((size_t)n * (5 * sizeof(double) + 1) + 1);
+    if (!r->block) return false;
+    r->gold.lo = r->block, r->gold.hi = r->block + n, r->got = r->block + 2 * n;
+    r->exact = r->block + 3 * n, r->ideal = r->block + 4 * n;
+    r->gold.flags = (unsigned char *)(r->block + 5 * n);
+    return true;
+}
+
+static void row_arrays_free(row_arrays *r) {
+    free(r->gold.parts);
+    free(r->block);
+}
+
+static int64_t row_length(const hm_tensor *t) { return t->shape[t->ndim - 1]; }
+
+static void row_load(const hm_tensor *t, int64_t row, double *to) {
+    const char *base = (const char *)t->data + hm_row_offset(t, row) * (int64_t)hm_dtype_size(t->dtype);
+    hm_load_row(t->dtype, base, t->stride[t->ndim - 1], row_length(t), to);
+}
+
+static const hm_golden_parts *parts_of(const hm_golden_row *g, int64_t index) {
+    int64_t low = 0, high = g->nparts;
+    while (low < high) {
+        int64_t mid = low + (high - low) / 2;
+        if (g->parts[mid].index < index) low = mid + 1;
+        else high = mid;
+    }
+    return low < g->nparts && g->parts[low].index == index ? &g->parts[low] : NULL;
+}
+
+/* Is got in the admissible set of element i? NaN only where it is required or the range is free; -0 equals +0. */
+static bool admits(const hm_golden_row *g, int64_t i, double got) {
+    int flags = g->flags[i];
+    if (flags & HM_GOLD_NAN) return isnan(got);
+    if ((flags & HM_GOLD_RANGE_FREE) && (!isfinite(got) || got == 0)) return true;
+    if (!(got >= g->lo[i] && got <= g->hi[i])) return false;
+    if (!(flags & HM_GOLD_GAPS)) return true;
+    const hm_golden_parts *p = parts_of(g, i);
+    for (int k = 0; p && k < p->n; k++)
+        if (got >= p->lo[k] && got <= p->hi[k]) return true;
+    return false;
+}
+
+typedef struct {
+    int64_t failing, point, range_free;
+} row_count;
+
+/* The fast path over a row: three loops without branches; the slow one only if some element has a flag. */
+static row_count count_row(const hm_golden_row *g, const double *got, int64_t n) {
+    const double *restrict lo = g->lo, *restrict hi = g->hi;
+    const unsigned char *restrict flag = g->flags;
+    int64_t inside = 0, point = 0;
+    unsigned char flags = 0;
+#pragma omp simd reduction(+ : inside, point)
+    for (int64_t i = 0; i < n; i++) {
+        inside += (got[i] >= lo[i]) & (got[i] <= hi[i]);
+        point += lo[i] == hi[i];
+    }
+#pragma omp simd reduction(| : flags)
+    for (int64_t i = 0; i < n; i++) flags |= flag[i];
+    row_count c = {.failing = n - inside, .point = point};
+    if (!flags) return c;
+    c = (row_count){0};
+    for (int64_t i = 0; i < n; i++) {
+        bool is_free = (flag[i] & HM_GOLD_RANGE_FREE) && !(flag[i] & HM_GOLD_NAN);
+        c.failing += !admits(g, i, got[i]);
+        c.range_free += is_free;
+        c.point += !is_free && ((flag[i] & HM_GOLD_NAN) || lo[i] == hi[i]);
+    }
+    return c;
+}
+
+/* How far got lies outside [lo,hi], in ulps at the nearer end; infinite for anything that is not finite. */
+static double excess(hm_dtype dtype, const hm_golden_row *g, int64_t i, double got) {
+    double lo = g->lo[i], hi = g->hi[i];
+    if ((g->flags[i] & HM_GOLD_NAN) || !isfinite(got)) return INFINITY;
+    if (got < lo) return isfinite(lo) ? (lo - got) / hm_ulp(dtype, lo) : INFINITY;
+    if (got > hi) return isfinite(hi) ? (got - hi) / hm_ulp(dtype, hi) : INFINITY;
+    const hm_golden_parts *p = parts_of(g, i);
+    double least = INFINITY; /* in a gap */
+    for (int k = 0; p && k < p->n; k++) {
+        double away = got < p->lo[k] ? p->lo[k] - got : got - p->hi[k];
+        if (away < least) least = away;
+    }
+    return least / hm_ulp(dtype, got);
+}
+
+/* ---- tallies ----------------------------------------------------------------------------------------------------------- */
+
+/* The element with the largest measure; the first in order of (arg, row, index) among equals. */
+typedef struct {
+    double measure;
+    int arg;
+    int64_t row, index;
+} extreme;
+
+static bool before(const extreme *a, const extreme *b) {
+    if (a->arg != b->arg) return a->arg < b->arg;
+    return a->row != b->row ? a->row < b->row : a->index < b->index;
+}
+
+static void extreme_take(extreme *best, const extreme *e) {
+    if (e->arg < 0) return;
+    if (best->arg < 0 || e->measure > best->measure || (e->measure == best->measure && before(e, best))) *best = *e;
+}
+
+typedef struct {
+    int64_t elements, outside, out_of_class, range_free, point;
+    int loosest;      /* index in the ladder of the tightest class that every row so far is inside; n: none */
+    extreme far, out; /* farthest from exact, farthest outside the required class */
+    hm_status status;
+} tally;
+
+static const tally no_tally = {.far = {.arg = -1}, .out = {.arg = -1}};
+
+static void tally_add(tally *to, const tally *t) {
+    to->elements += t->elements, to->outside += t->outside, to->out_of_class += t->out_of_class;
+    to->range_free += t->range_free, to->point += t->point;
+    if (t->loosest > to->loosest) to->loosest = t->loosest;
+    if (t->status && !to->status) to->status = t->status;
+    extreme_take(&to->far, &t->far);
+    extreme_take(&to->out, &t->out);
+}
+
+/* ---- distance to the exact value --------------------------------------------------------------------------------------
+ * hm_golden_distance is exact and slow; exact[] is within r = 2^-40 relative. With e = exact[i] and slack 2^-39 |e|, the true
+ * distance D obeys  (|got-e| - slack) / ulp(|e| (1+2^-39)) <= D <= (|got-e| + slack) / ulp(|e| (1-2^-39)):
+ * |exact - e| <= 2^-40 |exact| < 2^-39 |e|, the same for the two arguments of ulp, which is monotone. The roundings here are
+ * 2^-52 of |got-e|, covered by 2^-50. Only where both ends round up to different 4-digit values is the exact one needed. */
+#define EXACT_SLACK (2 * HM_EXACT_ERROR)
+
+static double distance(const hm_golden *golden, hm_dtype dtype, int arg, int64_t row, int64_t i, double got, double e) {
+    double magnitude = fabs(e), away = fabs(got - e), slack = magnitude * EXACT_SLACK + away * 0x1p-50;
+    double least = (away > slack ? away - slack : 0) / hm_ulp(dtype, magnitude * (1 + EXACT_SLACK));
+    double most = (away + slack) / hm_ulp(dtype, magnitude * (1 - EXACT_SLACK));
+    least = hm_round_up4(least);
+    return least == hm_round_up4(most) ? least : hm_golden_distance(golden, arg, row, i, got);
+}
+
+/* Raises far to the row's largest distance, over elements that are finite and whose exact value is. */
+static void measure_row(const hm_golden *golden, hm_dtype dtype, int arg, int64_t row, const double *got, const double *exact,
+                        int64_t n, extreme *far) {
+    double least_normal = hm_dtype_min_normal(dtype);
+    double most = far->arg < 0 ? -1 : far->measure * ldexp(1, 1 - hm_dtype_precision(dtype));
+    int64_t candidates = 0;
+#pragma omp simd reduction(+ : candidates)
+    for (int64_t i = 0; i < n; i++) { /* no branch: is D <= far->measure certain? ulp(v) = 2^(exponent of v) * 2^(1-p) */
+        double magnitude = fabs(exact[i]), power = magnitude * (1 - EXACT_SLACK);
+        power = power > least_normal ? power : least_normal;
+        uint64_t bits;
+        memcpy(&bits, &power, sizeof bits);
+        bits &= UINT64_C(0x7ff0000000000000);
+        memcpy(&power, &bits, sizeof power);
+        candidates += fabs(got[i] - exact[i]) * (1 + 0x1p-50) + magnitude * EXACT_SLACK > power * most;
+    }
+    if (!candidates) return;
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(got[i]) || !isfinite(exact[i])) continue;
+        double magnitude = fabs(exact[i]);
+        if (far->arg >= 0 && fabs(got[i] - exact[i]) * (1 + 0x1p-50) + magnitude * EXACT_SLACK <=
+                                 hm_ulp(dtype, magnitude * (1 - EXACT_SLACK)) * far->measure)
+            continue;
+        double d = distance(golden, dtype, arg, row, i, got[i], exact[i]);
+        if (isfinite(d)) extreme_take(far, &(extreme){d, arg, row, i});
+    }
+}
+
+/* ---- one row, all rows ------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const hm_golden *golden;
+    const hm_ladder *ladder;
+    hm_tier tier;
+    const hm_tensor *out;
+    int arg;
+} output;
+
+static hm_status get(const output *o, int64_t row, int step, row_arrays *r, double *exact) {
+    r->gold.exact = exact;
+    r->gold.nparts = 0;
+    return hm_golden_row_get(o->golden, o->arg, row, o->ladder->list[step], o->tier, &r->gold);
+}
+
+static hm_status judge_row(const output *o, int64_t row, row_arrays *r, tally *t) {
+    const hm_ladder *ladder = o->ladder;
+    int64_t n = row_length(o->out);
+    hm_status s = get(o, row, ladder->required, r, r->exact);
+    if (s) return s;
+    row_load(o->out, row, r->got);
+    row_count c = count_row(&r->gold, r->got, n);
+    t->elements += n, t->point += c.point, t->range_free += c.range_free;
+    measure_row(o->golden, o->out->dtype, o->arg, row, r->got, r->exact, n, &t->far);
+    if (!c.failing) { /* is it inside tighter classes as well? They are subsets: of a single value, the same */
+        if (c.point == n) return HM_OK;
+        for (; t->loosest < ladder->required; t->loosest++) {
+            if ((s = get(o, row, t->loosest, r, NULL))) return s;
+            if (!count_row(&r->gold, r->got, n).failing) break;
+        }
+        return HM_OK;
+    }
+    for (int64_t i = 0; i < n; i++)
+        if (!admits(&r->gold, i, r->got[i]))
+            extreme_take(&t->out, &(extreme){excess(o->out->dtype, &r->gold, i, r->got[i]), o->arg, row, i});
+    /* The row may be inside a looser class: find the first, and how many elements not even the loosest admits. */
+    int64_t failing = c.failing;
+    int step = ladder->required;
+    while (failing && ++step < ladder->n) {
+        if (step < t->loosest && step < ladder->n - 1) continue;
+        if ((s = get(o, row, step, r, NULL))) return s;
+        failing = count_row(&r->gold, r->got, n).failing;
+    }
+    if (step > t->loosest) t->loosest = step;
+    t->outside += failing;
+    t->out_of_class += c.failing - failing;
+    return HM_OK;
+}
+
+static void judge_output(const output *o, int threads, tally *total) {
+    int64_t rows = hm_row_count(o->out), n = row_length(o->out);
+    if (rows == 0 || n == 0) return;
+    if (threads > rows) threads = (int)rows;
+#pragma omp parallel num_threads(threads)
+    {
+        tally mine = no_tally;
+        row_arrays arrays;
+        if (!row_arrays_make(&arrays, n)) mine.status = HM_NO_MEMORY;
+        /* Static: the rows of a thread ascend, so that its first element of the largest distance is kept. */
+#pragma omp for schedule(static, 4)
+        for (int64_t row = 0; row < rows; row++)
+            if (!mine.status) mine.status = judge_row(o, row, &arrays, &mine);
+        row_arrays_free(&arrays);
+#pragma omp critical(hm_elements)
+        tally_add(total, &mine);
+    }
+}
+
+/* The element that the verdict shows: farthest outside, or farthest from exact if every one is inside. */
+static hm_status show(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, const extreme *e,
+                      bool outside, hm_verdict *v) {
+    const hm_tensor *t = hm_arg_tensor(call->op, call->args, e->arg);
+    row_arrays r;
+    if (!row_arrays_make(&r, row_length(t))) return HM_NO_MEMORY;
+    r.gold.ideal = r.ideal;
+    hm_status s = hm_golden_row_get(golden, e->arg, e->row, ladder->list[ladder->required], tier, &r.gold);
+    if (!s) {
+        row_load(t, e->row, r.got);
+        v->has_worst = true, v->worst_arg = e->arg, v->worst_ndim = t->ndim, v->worst_outside = outside;
+        int64_t row = e->row;
+        for (int d = t->ndim - 2; d >= 0; row /= t->shape[d--]) v->worst_index[d] = row % t->shape[d];
+        v->worst_index[t->ndim - 1] = e->index;
+        v->worst_got = r.got[e->index], v->worst_ideal = r.ideal[e->index];
+        v->worst_lo = r.gold.lo[e->index], v->worst_hi = r.gold.hi[e->index];
+    }
+    row_arrays_free(&r);
+    return s;
+}
+
+hm_status hm_elements_judge(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, int threads,
+                            hm_verdict *v) {
+    tally total = no_tally;
+    for (int i = 0; i < call->op->nargs && !total.status; i++) {
+        const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
+        if (call->op->args[i].direction == HM_IN || out->dtype == HM_DTYPE_NONE) continue;
+        judge_output(&(output){golden, ladder, tier, out, i}, threads > 0 ? threads : omp_get_max_threads(), &total);
+    }
+    v->elements = total.elements, v->outside = total.outside, v->out_of_class = total.out_of_class;
+    v->range_free = total.range_free, v->point = total.point;
+    v->decided = total.elements > total.range_free ? (double)total.point / (double)(total.elements - total.range_free) : 0;
+    v->max_ulp = total.far.arg < 0 ? 0 : total.far.measure;
+    v->consistent = total.loosest < ladder->n ? ladder->list[total.loosest] : HM_CLASS_NONE;
+    const extreme *worst = total.out.arg >= 0 ? &total.out : &total.far;
+    if (!total.status && worst->arg >= 0)
+        total.status = show(golden, call, ladder, tier, worst, worst == &total.out, v);
+    return total.status;
+}
+
+/* ---- vacuity ----------------------------------------------------------------------------------------------------------- */
+
+enum { POISON, ZEROS, UNCHANGED, TRIVIALS };
+static const char *const trivial_names[] = {"outputs that still hold the poison", "outputs that are all zeros",
+                                            "outputs that hold the unchanged input"};
+
+/* The argument whose bytes output i starts with: the input that it lies on, or itself if it is inout. -1: none, it starts
+ * with poison. */
+static int starts_as(const hm_call *call, int i) {
+    const hm_arg_info *info = call->op->args;
+    if (info[i].direction == HM_INOUT) return i;
+    for (int j = 0; info[i].in_place && j < call->op->nargs; j++)
+        if (!strcmp(info[i].in_place, info[j].name))
+            return hm_arg_tensor(call->op, call->args, i)->data == hm_arg_tensor(call->op, call->args, j)->data ? j : -1;
+    return -1;
+}
+
+static void fill_trivial(const hm_call *call, int i, int64_t row, int what, double *got) {
+    const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
+    int source = starts_as(call, i);
+    if (what == UNCHANGED && source >= 0) {
+        row_load(hm_arg_tensor(call->op, call->golden_args, source), row, got);
+        return;
+    }
+    unsigned char poison[8];
+    memset(poison, HM_POISON, sizeof poison);
+    double value = what == ZEROS ? 0 : hm_load(out->dtype, poison);
+    for (int64_t k = 0; k < row_length(out); k++) got[k] = value;
+}
+
+bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, char *which,
+                         size_t size) {
+    bool alive[TRIVIALS] = {true, true, false};
+    int64_t elements = 0;
+    for (int i = 0; i < call->op->nargs; i++)
+        if (call->op->args[i].direction != HM_IN && starts_as(call, i) >= 0) alive[UNCHANGED] = true;
+    for (int i = 0; i < call->op->nargs; i++) {
+        const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
+        if (call->op->args[i].direction == HM_IN || out->dtype == HM_DTYPE_NONE) continue;
+        int64_t rows = hm_row_count(out), n = row_length(out);
+        output o = {golden, ladder, tier, out, i};
+        row_arrays r;
+        if (!row_arrays_make(&r, n)) return false;
+        for (int64_t row = 0; row < rows && n > 0 && (alive[0] || alive[1] || alive[2]); row++) {
+            if (get(&o, row, ladder->required, &r, NULL)) alive[POISON] = alive[ZEROS] = alive[UNCHANGED] = false;
+            for (int what = 0; what < TRIVIALS; what++) {
+                if (!alive[what]) continue;
+                fill_trivial(call, i, row, what, r.got);
+                alive[what] = count_row(&r.gold, r.got, n).failing == 0;
+            }
+            elements += n;
+        }
+        row_arrays_free(&r);
+    }
+    for (int what = 0; what < TRIVIALS && elements > 0; what++)
+        if (alive[what]) {
+            snprintf(which, size, "%s would be admitted in every element", trivial_names[what]);
+            return true;
+        }
+    return false;
+}

@@ -1,0 +1,272 @@
+#include "judge.h"
+
+#include <ctype.h>
+#include <jansson.h>
+#include <math.h>
+#include <omp.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "../op/check.h"
+#include "elements.h"
+#include "embedded.h"
+#include "invariance.h"
+
+static const char *const outcome_names[] = {"pass", "fail", "out_of_class", "vacuous", "skipped", "declined", "not_provided"};
+
+const char *hm_outcome_name(hm_outcome o) { return (unsigned)o < HM_OUTCOME_COUNT ? outcome_names[o] : "?"; }
+
+static void conclude(hm_verdict *v, hm_outcome outcome, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void conclude(hm_verdict *v, hm_outcome outcome, const char *format, ...) {
+    va_list list;
+    v->outcome = outcome;
+    va_start(list, format);
+    vsnprintf(v->why, sizeof v->why, format, list);
+    va_end(list);
+}
+
+/* ---- the kill matrix --------------------------------------------------------------------------------------------------- */
+
+/* data/cases/kills.json as {"canonical line without its seed": ["fault", ...]}. NULL: there is none. */
+static json_t *kills;
+
+static void seedless(const char *line, char to[HM_CASE_MAX]) {
+    snprintf(to, HM_CASE_MAX, "%s", line);
+    char *seed = strstr(to, " seed=");
+    if (!seed) return;
+    const char *rest = seed + 1 + strcspn(seed + 1, " ");
+    memmove(seed, rest, strlen(rest) + 1);
+}
+
+static void load_kills(void) {
+    for (int i = 0; i < hm_embedded_count; i++) {
+        if (strcmp(hm_embedded[i].name, "kills.json")) continue;
+        json_t *all = json_loadb(hm_embedded[i].data, hm_embedded[i].size, 0, NULL), *value;
+        const char *line;
+        char key[HM_CASE_MAX];
+        kills = json_object();
+        json_object_foreach(all, line, value) {
+            seedless(line, key);
+            json_object_set(kills, key, value);
+        }
+        json_decref(all);
+    }
+}
+
+/* How many faults the case is known to kill; -1 if the matrix does not know the case. */
+static int known_kills(const hm_call *call) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    char key[HM_CASE_MAX];
+    pthread_once(&once, load_kills);
+    seedless(call->name, key);
+    const json_t *row = kills && call->from_case ? json_object_get(kills, key) : NULL;
+    return json_is_array(row) ? (int)json_array_size(row) : -1;
+}
+
+/* ---- calls that must fail ---------------------------------------------------------------------------------------------- */
+
+static bool has_word(const char *sentence, const char *word) {
+    size_t length = strlen(word);
+    for (const char *at = sentence; (at = strstr(at, word)); at++) {
+        bool starts = at == sentence || !(isalnum((unsigned char)at[-1]) || at[-1] == '_');
+        bool ends = !(isalnum((unsigned char)at[length]) || at[length] == '_');
+        if (starts && ends) return true;
+    }
+    return false;
+}
+
+/* Does the sentence name what is wrong: the broken argument where the case broke one, else some argument or parameter? The op's
+ * own name at its start is not counted. */
+static bool names_argument(const hm_call *call, const char *sentence) {
+    const hm_op_info *op = call->op;
+    bool broke = false;
+    const char *colon = strstr(sentence, ": ");
+    if (colon) sentence = colon;
+    if (call->from_case && call->spec.broken_args != HM_ARGS_FINE) return has_word(sentence, "args");
+    for (int i = 0; call->from_case && i < op->nargs; i++)
+        if (call->spec.broken[i]) {
+            broke = true;
+            if (has_word(sentence, op->args[i].name)) return true;
+        }
+    for (int i = 0; !broke && i < op->nargs; i++)
+        if (has_word(sentence, op->args[i].name)) return true;
+    for (int i = 0; !broke && i < op->nparams; i++)
+        if (has_word(sentence, op->params[i].name)) return true;
+    return false;
+}
+
+/* expected: what the contract says. Others may refuse with any status; ours has to say which, and why. */
+static void judge_refusal(const hm_call *call, const hm_run *run, hm_status expected, bool ours, hm_verdict *v) {
+    const char *want = hm_status_name(expected), *got = hm_status_name(run->status);
+    if (run->status == HM_OK)
+        conclude(v, HM_FAIL, "returned ok; the contract says %s", want);
+    else if (!v->effects_ok)
+        conclude(v, HM_FAIL, "returned %s and still: %s", got, v->effects);
+    else if (ours && run->status != expected)
+        conclude(v, HM_FAIL, "returned %s (%s); the contract says %s", got, run->error, want);
+    else if (ours && !run->error[0])
+        conclude(v, HM_FAIL, "returned %s without a sentence in hm_error()", got);
+    else if (ours && !names_argument(call, run->error))
+        conclude(v, HM_FAIL, "returned %s with a sentence that does not name the argument: \"%s\"", got, run->error);
+    else if (known_kills(call) == 0)
+        conclude(v, HM_VACUOUS, "this case is known to catch no fault");
+    else
+        v->outcome = HM_PASS;
+}
+
+/* ---- calls that must succeed ------------------------------------------------------------------------------------------- */
+
+/* Over dtype, shape and stored bytes of all outputs, in table order. */
+static uint64_t hash_outputs(const hm_call *call) {
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) return 0;
+    XXH3_64bits_reset(state);
+    for (int i = 0; i < call->op->nargs; i++) {
+        const hm_tensor *t = hm_arg_tensor(call->op, call->args, i);
+        if (call->op->args[i].direction == HM_IN || t->dtype == HM_DTYPE_NONE) continue;
+        int64_t header[6] = {t->dtype, t->ndim}, rows = hm_row_count(t), n = t->shape[t->ndim - 1], stride = t->stride[t->ndim - 1];
+        size_t size = hm_dtype_size(t->dtype);
+        memcpy(header + 2, t->shape, (size_t)t->ndim * sizeof *header);
+        XXH3_64bits_update(state, header, sizeof header);
+        for (int64_t row = 0; row < rows && n > 0; row++) {
+            const char *base = (const char *)t->data + hm_row_offset(t, row) * (int64_t)size;
+            if (stride == 1) XXH3_64bits_update(state, base, (size_t)n * size);
+            else
+                for (int64_t k = 0; k < n; k++) XXH3_64bits_update(state, base + k * stride * (int64_t)size, size);
+        }
+    }
+    uint64_t hash = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    return hash;
+}
+
+static bool wrong_dtype(const hm_call *call, const hm_run *run, hm_verdict *v) {
+    for (int i = 0; i < call->op->nargs; i++) {
+        hm_dtype want = hm_arg_tensor(call->op, call->args, i)->dtype, got = run->written[i];
+        if (call->op->args[i].direction == HM_IN || got == HM_DTYPE_NONE || got == want) continue;
+        conclude(v, HM_FAIL, "%s was written as %s; the contract says %s", call->op->args[i].name, hm_dtype_name(got),
+                 hm_dtype_name(want));
+        return true;
+    }
+    return false;
+}
+
+static size_t describe_worst(const hm_call *call, const hm_verdict *v, char *text, size_t size) {
+    size_t at = (size_t)snprintf(text, size, "%s[", call->op->args[v->worst_arg].name);
+    for (int d = 0; d < v->worst_ndim && at < size; d++)
+        at += (size_t)snprintf(text + at, size - at, "%s%lld", d ? "," : "", (long long)v->worst_index[d]);
+    if (at < size)
+        at += (size_t)snprintf(text + at, size - at, "] is %.9g, admissible [%.9g, %.9g]", v->worst_got, v->worst_lo, v->worst_hi);
+    return at;
+}
+
+static void judge_values(hm_call *call, const hm_run *run, const hm_judge_options *options, const hm_ladder *ladder, hm_verdict *v) {
+    int threads = options->threads > 0 ? options->threads : omp_get_max_threads();
+    hm_golden *golden = NULL;
+    char text[256] = "";
+    if (!hm_golden_environment(threads)) {
+        conclude(v, HM_FAIL, "the judge's floating-point environment is not round-to-nearest with subnormals; nothing was judged");
+        return;
+    }
+    hm_status s = hm_golden_open(call->op, call->golden_args, threads, &golden);
+    if (!s) s = hm_elements_judge(golden, call, ladder, options->tier, threads, v);
+    bool trivial = !s && hm_elements_trivial(golden, call, ladder, options->tier, text, sizeof text);
+    hm_golden_close(golden);
+    if (s) {
+        conclude(v, HM_FAIL, "golden could not judge this call: %s", hm_status_name(s));
+        return;
+    }
+    v->outputs_xxh3 = hash_outputs(call);
+    int faults = known_kills(call);
+    if (wrong_dtype(call, run, v)) return;
+    if (v->outside) {
+        describe_worst(call, v, text, sizeof text);
+        conclude(v, HM_FAIL, "%lld of %lld elements are outside: %s", (long long)v->outside, (long long)v->elements, text);
+    } else if (!v->effects_ok) {
+        conclude(v, HM_FAIL, "%s", v->effects);
+    } else if (v->out_of_class) {
+        describe_worst(call, v, text, sizeof text);
+        conclude(v, HM_OUT_OF_CLASS, "%lld of %lld elements are outside %s, consistent with %s: %s", (long long)v->out_of_class,
+                 (long long)v->elements, hm_class_name(v->required), hm_class_name(v->consistent), text);
+    } else if (trivial) {
+        conclude(v, HM_VACUOUS, "%s", text);
+    } else if (faults == 0) {
+        conclude(v, HM_VACUOUS, "this case is known to catch no fault");
+    } else if (v->elements == 0 && faults < 0) {
+        conclude(v, HM_VACUOUS, "no element was judged");
+    } else {
+        v->outcome = HM_PASS;
+    }
+}
+
+/* ---- the verdict ------------------------------------------------------------------------------------------------------- */
+
+static const void *arguments(const hm_call *call) {
+    return call->from_case && call->spec.broken_args == HM_ARGS_NULL ? NULL : call->args;
+}
+
+static void judge(hm_call *call, const hm_run *run, const hm_judge_options *options, bool ours, hm_verdict *v) {
+    hm_ladder ladder;
+    *v = (hm_verdict){.outcome = HM_FAIL, .consistent = HM_CLASS_NONE, .effects_ok = true};
+    snprintf(v->effects, sizeof v->effects, "ok");
+    if (!hm_ladder_make(call->op, options->required, &ladder)) {
+        v->required = options->required;
+        conclude(v, HM_FAIL, "%s has no class %s; it has %s", call->op->name, hm_class_name(options->required), call->op->classes);
+        return;
+    }
+    v->required = ladder.list[ladder.required];
+    if (run->state == HM_NOT_PROVIDED) {
+        conclude(v, HM_NOT_OFFERED, "%s is not provided", call->op->name);
+        return;
+    }
+    if (run->state == HM_DIED) {
+        conclude(v, HM_FAIL, "%s", run->error[0] ? run->error : "died");
+        return;
+    }
+    hm_status expected = call->from_case ? call->spec.expect : HM_OK;
+    if (expected == HM_OK) expected = call->op->check(arguments(call));
+    bool refuses = expected != HM_OK || run->status != HM_OK;
+    v->effects_ok = hm_call_effects(call, refuses, v->effects, sizeof v->effects);
+    if (expected != HM_OK) {
+        judge_refusal(call, run, expected, ours, v);
+    } else if (run->status == HM_OK) {
+        judge_values(call, run, options, &ladder, v);
+    } else if (!v->effects_ok) {
+        conclude(v, HM_FAIL, "returned %s and still: %s", hm_status_name(run->status), v->effects);
+    } else if (run->status == HM_UNSUPPORTED) {
+        conclude(v, HM_DECLINED, "declined%s%s", run->error[0] ? ": " : "", run->error);
+    } else if (run->status == HM_NO_DEVICE) {
+        conclude(v, HM_SKIPPED, "no device%s%s", run->error[0] ? ": " : "", run->error);
+    } else {
+        conclude(v, HM_FAIL, "returned %s%s%s; the contract says ok", hm_status_name(run->status), run->error[0] ? ": " : "",
+                 run->error);
+    }
+}
+
+void hm_judge_outputs(hm_call *call, const hm_run *run, const hm_judge_options *options, hm_verdict *verdict) {
+    judge(call, run, options, false, verdict);
+}
+
+void hm_judge(hm_impl *impl, hm_call *call, const hm_judge_options *options, hm_verdict *v) {
+    hm_run run = {0};
+    impl->run(impl, call, arguments(call), &run);
+    judge(call, &run, options, impl->ours, v);
+    bool ran = run.state == HM_RAN && run.status == HM_OK && (v->outcome == HM_PASS || v->outcome == HM_VACUOUS || v->outcome == HM_OUT_OF_CLASS);
+    if (!ran || !(options->check_invariance || options->require_invariance)) return;
+    bool same = hm_invariance(impl, call, v->invariance, sizeof v->invariance);
+    if (!same && (impl->ours || options->require_invariance)) conclude(v, HM_FAIL, "the outputs are not invariant: %s", v->invariance);
+}
+
+bool hm_call_vacuous(hm_call *call, const hm_judge_options *options, char *which, size_t size) {
+    hm_ladder ladder;
+    hm_golden *golden;
+    if (!hm_ladder_make(call->op, options->required, &ladder) || call->op->check(arguments(call)) != HM_OK) return false;
+    if (hm_golden_open(call->op, call->golden_args, options->threads, &golden)) return false;
+    bool trivial = hm_elements_trivial(golden, call, &ladder, options->tier, which, size);
+    hm_golden_close(golden);
+    return trivial;
+}
