@@ -6,7 +6,9 @@
  *   {"id": "c0", "op": "rms_norm", "attrs": {"eps": 1e-6, "round": "once", ...}, "views": {"x": {...}}}
  * A view gives an argument that is not contiguous, aliases another, or has a dtype that safetensors lacks:
  *   {"storage": "<call>/buf", "dtype": "BF16", "offset": 0, "shape": [...], "stride": [...]}   offset and stride in elements
- * An absent tensor is a missing key. Ids match [A-Za-z0-9_.-]{1,64}. */
+ * A view under an output's plain name says where that output lay: it has to be the view of an input, which was written over;
+ * one under out.<argument> gives what was recorded. An absent tensor is a missing key; a tensor that belongs to no call is
+ * refused, and so is an unknown key. Ids match [A-Za-z0-9_.-]{1,64}. */
 #ifndef HM_TRACE_H
 #define HM_TRACE_H
 
@@ -34,8 +36,8 @@ int hm_trace_count(const hm_trace *trace);
 hm_trace_call *hm_trace_at(hm_trace *trace, int i);
 const char *hm_trace_note(const hm_trace *trace, const char *key); /* another entry of __metadata__; NULL if none */
 
-/* Writer: add tensors and metadata, then write the file whole or not at all. Tensors are laid out in the order added; the bytes of
- * the file are a pure function of what was added. */
+/* Writer: add tensors and metadata, then write the file whole or not at all. Tensors are laid out by falling width of their
+ * elements, so that each is aligned, then in the order added; the bytes of the file are a pure function of what was added. */
 typedef struct hm_trace_writer hm_trace_writer;
 hm_trace_writer *hm_trace_writer_new(void);
 void hm_trace_writer_note(hm_trace_writer *w, const char *key, const char *value);
