@@ -91,7 +91,7 @@ static void check_specials(const format *f) {
         expect_store(f, s * 4.9406564584124654e-324, sign);
         expect_store(f, s * 0.0, sign);
         uint32_t got = store(f, s * (double)NAN);
-        cr_assert((got & f->inf) == f->inf && (got & quiet), "NaN stored as %#x", got);
+        cr_assert_eq(got, f->inf | quiet, "NaN stored as %#x", got); /* whose sign survives an operation is the compiler's choice */
         cr_assert(load(f, f->inf | sign) == s * INFINITY);
         for (uint32_t fraction = 1; fraction && fraction <= fractions; fraction = fraction << 1 | 1)
             cr_assert(isnan(load(f, f->inf | sign | fraction)));

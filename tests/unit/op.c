@@ -561,7 +561,7 @@ Test(op, status_and_dtype_names) {
                     {HM_NO_DEVICE, "no_device"},   {HM_NO_MEMORY, "no_memory"}, {HM_INTERNAL, "internal"}};
     cr_assert_eq(sizeof statuses / sizeof *statuses, HM_STATUS_COUNT);
     for (int i = 0; i < HM_STATUS_COUNT; i++) {
-        cr_assert_eq(statuses[i].status, i, "enum values are part of the ABI");
+        cr_assert_eq((int)statuses[i].status, i, "enum values are part of the ABI");
         cr_assert_str_eq(hm_status_name(statuses[i].status), statuses[i].name);
         cr_assert(strlen(hm_status_meaning(statuses[i].status)) > 3);
     }
@@ -576,7 +576,7 @@ Test(op, status_and_dtype_names) {
                   {HM_F8E4M3FNUZ, "f8e4m3fnuz", 1}, {HM_F8E5M2, "f8e5m2", 1}, {HM_E8M0, "e8m0", 1}, {HM_U8, "u8", 1},
                   {HM_I32, "i32", 4}, {HM_I64, "i64", 8}};
     for (int i = 0; i < (int)(sizeof dtypes / sizeof *dtypes); i++) {
-        cr_assert_eq(dtypes[i].dtype, i, "enum values are part of the ABI");
+        cr_assert_eq((int)dtypes[i].dtype, i, "enum values are part of the ABI");
         cr_assert_str_eq(hm_dtype_name(dtypes[i].dtype), dtypes[i].name);
         cr_assert_eq(hm_dtype_size(dtypes[i].dtype), dtypes[i].size);
         cr_assert_eq(hm_dtype_named(dtypes[i].name), dtypes[i].dtype);
