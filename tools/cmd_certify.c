@@ -196,8 +196,9 @@ static void run_cases(session *s) {
     char why[512];
     for (int i = 0; i < o->ncases; i++) { /* all are read before the first one runs */
         char line[2 * HM_CASE_MAX];
-        const char *seed = strstr(o->cases[i], " seed=") ? NULL : " seed=";
-        snprintf(line, sizeof line, seed ? "%s%s%llu" : "%s", o->cases[i], seed, (unsigned long long)o->seed);
+        size_t n = (size_t)snprintf(line, sizeof line, "%s", o->cases[i]);
+        if (n < sizeof line && !strstr(line, " seed="))
+            snprintf(line + n, sizeof line - n, " seed=%llu", (unsigned long long)o->seed);
         if (hm_case_parse(line, &spec[i], why, sizeof why) != HM_OK)
             hm_die(HM_EXIT_USAGE, "--case '%s': %s", o->cases[i], why);
     }

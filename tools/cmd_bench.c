@@ -1,0 +1,293 @@
+/* hallmark bench: times what certifies. Caches are swept before every timed run; the ceiling is a parallel memcpy that moves as many
+ * bytes, timed in turn with the op, so that the share of it survives a change of machine. */
+#include <jansson.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../certify/embedded.h"
+#include "cli.h"
+
+enum { MAX_RUNS = 1000, MIN_RUNS = 5, GOLDEN_RUNS = 3, MAX_CASES = 256 };
+
+typedef struct {
+    hm_run_options run;
+    const hm_op_info *op;
+    const char *cases[MAX_CASES];
+    int ncases;
+    double seconds; /* spent on each case */
+    bool json, golden;
+} bench_options;
+
+typedef struct {
+    double q1, median, q3; /* seconds */
+    int runs;
+} timing;
+
+typedef struct {
+    const bench_options *options;
+    hm_impl *impl;
+    hm_table *table;
+    hm_progress progress;
+    unsigned char *sweep, *from, *to; /* sweep_size bytes; copy_size bytes each */
+    size_t sweep_size, copy_size;
+    int timed, failed, absent;
+} session;
+
+/* ---- measuring ---------------------------------------------------------------------------------------------------- */
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static timing timing_of(double *seconds, int runs) {
+    qsort(seconds, (size_t)runs, sizeof *seconds, by_value);
+    return (timing){seconds[runs / 4], seconds[runs / 2], seconds[(3 * runs) / 4], runs};
+}
+
+/* Writes through more memory than the last-level cache holds, on every thread: what follows starts cold. */
+static void sweep(session *s) {
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < s->sweep_size; i += 64) s->sweep[i]++;
+}
+
+static double time_copy(session *s, size_t bytes) {
+    enum { CHUNK = 1 << 16 };
+    int64_t chunks = (int64_t)((bytes + CHUNK - 1) / CHUNK);
+    sweep(s);
+    double start = hm_seconds();
+    if (chunks == 1)
+        memcpy(s->to, s->from, bytes);
+    else {
+#pragma omp parallel
+        {
+            int64_t n = omp_get_num_threads(), me = omp_get_thread_num();
+            size_t first = (size_t)(chunks * me / n) * CHUNK, last = (size_t)(chunks * (me + 1) / n) * CHUNK;
+            if (last > bytes) last = bytes;
+            if (first < last) memcpy(s->to + first, s->from + first, last - first);
+        }
+    }
+    return hm_seconds() - start;
+}
+
+static double time_run(session *s, hm_call *call, hm_run *run) {
+    sweep(s);
+    double start = hm_seconds();
+    s->impl->run(s->impl, call, call->args, run);
+    return hm_seconds() - start;
+}
+
+/* Bytes that any implementation must move: every input element read once, every output element written once. */
+static size_t least_bytes(const hm_call *call) {
+    size_t bytes = 0;
+    for (int i = 0; i < call->op->nargs; i++) {
+        const hm_tensor *t = hm_arg_tensor(call->op, call->args, i);
+        size_t n = t->dtype == HM_DTYPE_NONE ? 0 : hm_dtype_size(t->dtype);
+        for (int d = 0; d < t->ndim && n; d++) n *= t->stride[d] || t->shape[d] == 0 ? (size_t)t->shape[d] : 1;
+        bytes += call->op->args[i].direction == HM_INOUT ? 2 * n : n;
+    }
+    return bytes;
+}
+
+static void grow_copy(session *s, size_t bytes) {
+    if (bytes <= s->copy_size) return;
+    free(s->from);
+    free(s->to);
+    s->from = malloc(bytes);
+    s->to = malloc(bytes);
+    if (!s->from || !s->to) hm_die(HM_EXIT_INTERNAL, "no memory for a copy of %zu bytes", bytes);
+    memset(s->from, 1, bytes);
+    memset(s->to, 2, bytes);
+    s->copy_size = bytes;
+}
+
+/* Seconds of golden and verdict over one output, against the same call's ref: what certifying costs. */
+static double golden_ratio(const session *s, hm_call *call) {
+    char why[256];
+    hm_impl *ref = hm_impl_open("ref", HM_TIMEOUT, why, sizeof why);
+    if (!ref) hm_die(HM_EXIT_INTERNAL, "%s", why);
+    hm_judge_options judge = hm_run_judge_options(&s->options->run, call->op);
+    double run_time[GOLDEN_RUNS], judge_time[GOLDEN_RUNS];
+    for (int i = 0; i < GOLDEN_RUNS; i++) {
+        hm_run run;
+        hm_verdict v;
+        hm_call_reset(call);
+        double start = hm_seconds();
+        ref->run(ref, call, call->args, &run);
+        double between = hm_seconds();
+        hm_judge_outputs(call, &run, &judge, &v);
+        run_time[i] = between - start;
+        judge_time[i] = hm_seconds() - between;
+    }
+    hm_impl_close(ref);
+    return timing_of(judge_time, GOLDEN_RUNS).median / timing_of(run_time, GOLDEN_RUNS).median;
+}
+
+/* ---- one case ----------------------------------------------------------------------------------------------------- */
+
+static void print_row(session *s, const hm_call *call, size_t bytes, timing op, timing copy, double ratio) {
+    double speed = (double)bytes / op.median * 1e-9, ceiling = (double)bytes / copy.median * 1e-9;
+    if (s->options->json) {
+        json_t *j = json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "op", call->op->name, "case",
+                              call->name, "impl", s->impl->name, "threads", omp_get_max_threads(), "runs", op.runs, "bytes",
+                              (json_int_t)bytes, "seconds_q1", op.q1, "seconds_median", op.median, "seconds_q3", op.q3, "gb_per_s",
+                              speed, "copy_gb_per_s", ceiling, "share", speed / ceiling);
+        if (ratio > 0) json_object_set_new(j, "golden_and_verdict_per_ref", json_real(ratio));
+        char *text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(6));
+        if (!text) hm_die(HM_EXIT_INTERNAL, "out of memory");
+        puts(text);
+        free(text);
+        json_decref(j);
+        return;
+    }
+    char golden[32] = "";
+    if (ratio > 0) snprintf(golden, sizeof golden, "\t%.1fx", ratio);
+    hm_table_row(s->table, "%.1f\t%.1f..%.1f\t%.2f\t%.2f\t%.0f %%\t%d%s\t%s", 1e6 * op.median, 1e6 * op.q1, 1e6 * op.q3, speed,
+                 ceiling, 100 * speed / ceiling, op.runs, golden, call->name);
+}
+
+/* What does not certify is not timed. */
+static bool certified(session *s, hm_call *call) {
+    hm_judge_options judge = hm_run_judge_options(&s->options->run, call->op);
+    hm_verdict v;
+    judge.check_invariance = s->options->run.require_invariance;
+    hm_judge(s->impl, call, &judge, &v);
+    if (v.outcome == HM_PASS) return true;
+    char repro[HM_CASE_MAX + 1024];
+    hm_run_repro(&s->options->run, "ref", "certify", "--case", call->name, repro, sizeof repro);
+    hm_progress_clear(&s->progress);
+    fprintf(stderr, "not timed, since it does not certify:\n");
+    hm_print_failure(stderr, call->op, call->name, &v, repro);
+    if (v.outcome == HM_DECLINED || v.outcome == HM_NOT_OFFERED || v.outcome == HM_SKIPPED)
+        s->absent++;
+    else
+        s->failed++;
+    return false;
+}
+
+static void bench_case(session *s, const char *line) {
+    static double op_time[MAX_RUNS], copy_time[MAX_RUNS];
+    hm_case_spec spec;
+    hm_call *call;
+    hm_run run;
+    char why[512];
+    if (hm_case_parse(line, &spec, why, sizeof why) != HM_OK) hm_die(HM_EXIT_USAGE, "the case '%s': %s", line, why);
+    if (s->options->op && spec.op != s->options->op) return;
+    if (spec.expect != HM_OK) hm_die(HM_EXIT_USAGE, "the case '%s' expects an error: there is nothing to time", line);
+    if (!s->impl->provides(s->impl, spec.op)) {
+        fprintf(stderr, "not provided: %s\n", spec.op->name);
+        s->absent++;
+        return;
+    }
+    if (hm_call_from_case(&spec, &call, why, sizeof why) != HM_OK)
+        hm_die(HM_EXIT_USAGE, "the case '%s' cannot be set up: %s", line, why);
+    if (certified(s, call)) {
+        size_t bytes = least_bytes(call);
+        int runs = 0;
+        grow_copy(s, bytes / 2); /* a copy of half as many bytes reads and writes that many */
+        hm_call_reset(call);
+        time_run(s, call, &run);
+        time_copy(s, bytes / 2);
+        for (double start = hm_seconds(); runs < MAX_RUNS && !hm_interrupted(); runs++) {
+            if (runs >= MIN_RUNS && hm_seconds() - start > s->options->seconds) break;
+            op_time[runs] = time_run(s, call, &run);
+            copy_time[runs] = time_copy(s, bytes / 2);
+        }
+        if (!hm_interrupted()) {
+            double ratio = s->options->golden ? golden_ratio(s, call) : 0;
+            print_row(s, call, bytes, timing_of(op_time, runs), timing_of(copy_time, runs), ratio);
+            s->timed++;
+        }
+    }
+    hm_call_free(call);
+    hm_progress_step(&s->progress, line);
+}
+
+/* Runs do for every line of the embedded lists (tests/perf/<op>.bench): case lines, '#' begins a comment. */
+static void each_default(session *s, void (*visit)(session *, const char *)) {
+    for (int i = 0; i < hm_embedded_count; i++) {
+        const char *dot = strrchr(hm_embedded[i].name, '.');
+        if (!dot || strcmp(dot, ".bench")) continue;
+        for (const char *p = hm_embedded[i].data; *p && !hm_interrupted();) {
+            char line[HM_CASE_MAX];
+            size_t n = strcspn(p, "\n");
+            snprintf(line, sizeof line, "%.*s", (int)n, p);
+            p += n + (p[n] == '\n');
+            if (*line && *line != '#') visit(s, line);
+        }
+    }
+}
+
+static void count(session *s, const char *line) {
+    (void)line;
+    s->progress.total++;
+}
+
+/* ---- options ------------------------------------------------------------------------------------------------------ */
+
+enum { KEY_CASE = 512, KEY_SECONDS, KEY_JSON, KEY_GOLDEN };
+
+static error_t parse(int key, char *text, struct argp_state *state) {
+    bench_options *o = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT: state->child_inputs[0] = &o->run; return 0;
+    case 'o': o->op = hm_option_op(text); return 0;
+    case KEY_CASE:
+        if (o->ncases == MAX_CASES) hm_die(HM_EXIT_USAGE, "--case may be given %d times at most", MAX_CASES);
+        o->cases[o->ncases++] = text;
+        return 0;
+    case KEY_SECONDS: o->seconds = hm_option_seconds("--seconds", text); return 0;
+    case KEY_JSON: o->json = true; return 0;
+    case KEY_GOLDEN: o->golden = true; return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const char about[] =
+    "Times an implementation on shapes of real models, with cold caches.\v"
+    "GB/s counts the bytes that must move: each input element once, each output element once. The ceiling is a memcpy of as "
+    "many bytes on as many threads, timed in turn with the op. The spread is from the first to the third quartile.\n\n"
+    "A case that does not certify is not timed (exit 1). The time of a plug-in includes the round trip to its process.";
+
+int hm_cmd_bench(int argc, char **argv) {
+    static const struct argp_option options[] = {
+        {"op", 'o', "OP", 0, "Only this op", 0},
+        {"case", KEY_CASE, "LINE", 0, "Only this case; may be given several times", 0},
+        {"seconds", KEY_SECONDS, "S", 0, "Time to spend on each case (default 1)", 0},
+        {"json", KEY_JSON, NULL, 0, "One JSON object a line", 0},
+        {"golden", KEY_GOLDEN, NULL, 0, "Also the time of golden and verdict, as a multiple of ref", 0},
+        {0},
+    };
+    static const struct argp_child children[] = {{&hm_run_argp, 0, NULL, 0}, {0}};
+    static const struct argp argp = {options, parse, NULL, about, children, NULL, NULL};
+    bench_options o = {.run = HM_RUN_OPTIONS, .seconds = 1};
+    hm_parse(&argp, argc, argv, &o);
+    if (o.run.out || o.run.strict) hm_die(HM_EXIT_USAGE, "--out and --strict belong to certify: a timing is no certificate");
+
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    size_t least = (size_t)32 << 20, most = (size_t)256 << 20, l3 = cache > 0 ? (size_t)cache : 0;
+    hm_interruptible();
+    session s = {.options = &o, .impl = hm_run_open(&o.run, "ref")};
+    s.sweep_size = 2 * (l3 < least ? least : l3 > most ? most : l3);
+    s.sweep = calloc(s.sweep_size, 1);
+    if (!s.sweep) hm_die(HM_EXIT_INTERNAL, "no memory for the cache sweep");
+    s.table = hm_table_new(o.golden ? ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\t>golden\tcase"
+                                    : ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\tcase");
+    s.progress = hm_progress_start("bench", o.ncases);
+    if (!o.ncases) each_default(&s, count);
+    for (int i = 0; i < o.ncases && !hm_interrupted(); i++) bench_case(&s, o.cases[i]);
+    if (!o.ncases) each_default(&s, bench_case);
+    hm_progress_clear(&s.progress);
+    if (!o.json) {
+        printf("%s on %d threads, %s, caches swept before every run\n", s.impl->name, omp_get_max_threads(), hm_isa());
+        hm_table_print(s.table, stdout);
+    }
+    if (hm_interrupted()) hm_interrupted_exit("while timing");
+    hm_impl_close(s.impl);
+    free(s.sweep);
+    free(s.from);
+    free(s.to);
+    return s.failed ? HM_EXIT_FAIL : s.timed ? HM_EXIT_OK : HM_EXIT_NOTHING;
+}
