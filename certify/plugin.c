@@ -1,0 +1,251 @@
+/* plugin.c: an implementation that runs in a worker process, which is killed when it takes too long and started again. */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <sodium.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+typedef struct {
+    char *path;
+    double timeout;
+    pid_t pid; /* 0: no worker is running */
+    int fd;
+    hello about;
+} plugin;
+
+static void stop_worker(plugin *p) {
+    if (!p->pid) return;
+    kill(p->pid, SIGKILL);
+    while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) {}
+    close(p->fd);
+    p->pid = 0;
+}
+
+/* The worker closed its end: says how it died, and clears up. */
+static void mourn_worker(plugin *p, char *how, size_t size) {
+    int status = 0;
+    pid_t gone = 0;
+    for (int i = 0; i < 1000 && gone == 0; i++) { /* it is dying: at most 1 s */
+        gone = waitpid(p->pid, &status, WNOHANG);
+        if (gone == 0) nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    if (gone == 0) {
+        snprintf(how, size, "closed its connection to the judge");
+        stop_worker(p);
+        return;
+    }
+    if (WIFSIGNALED(status)) {
+        const char *name = sigabbrev_np(WTERMSIG(status));
+        snprintf(how, size, "killed by SIG%s", name ? name : "?");
+    } else {
+        snprintf(how, size, "called exit(%d)", WEXITSTATUS(status));
+    }
+    close(p->fd);
+    p->pid = 0;
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Waits for a message of size bytes. false: the worker is gone, how says why. */
+static bool await(plugin *p, void *message, size_t size, char *how, size_t how_size) {
+    double deadline = now() + p->timeout;
+    for (;;) {
+        double left = deadline - now();
+        if (left > 1e6) left = 1e6;
+        int ready = left > 0 ? poll(&(struct pollfd){.fd = p->fd, .events = POLLIN}, 1, (int)ceil(left * 1000)) : 0;
+        if (ready < 0 && errno == EINTR) continue;
+        if (ready != 0) break;
+        if (now() < deadline) continue;
+        snprintf(how, how_size, "no answer in %g s", p->timeout);
+        stop_worker(p);
+        return false;
+    }
+    ssize_t n;
+    do n = recv(p->fd, message, size, 0);
+    while (n < 0 && errno == EINTR);
+    if (n == (ssize_t)size) return true;
+    mourn_worker(p, how, how_size);
+    return false;
+}
+
+static bool start_worker(plugin *p, char *why, size_t size) {
+    extern char **environ;
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {
+        snprintf(why, size, "a socket could not be made: %s", strerror(errno));
+        return false;
+    }
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    sigset_t none;
+    sigemptyset(&none);
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&files, 2, 1); /* what the plug-in prints is log, not result */
+    posix_spawn_file_actions_adddup2(&files, pair[1], WORKER_FD);
+    posix_spawn_file_actions_addclosefrom_np(&files, WORKER_FD + 1);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    char *argv[] = {"hallmark", WORKER_VERB, p->path, NULL};
+    int failed = posix_spawn(&p->pid, "/proc/self/exe", &files, &attributes, argv, environ);
+    posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&attributes);
+    close(pair[1]);
+    p->fd = pair[0];
+    if (failed) {
+        p->pid = 0;
+        close(p->fd);
+        snprintf(why, size, "a worker process could not be started: %s", strerror(failed));
+        return false;
+    }
+    char how[128];
+    if (!await(p, &p->about, sizeof p->about, how, sizeof how)) {
+        snprintf(why, size, "as it was loaded: %s", how);
+        return false;
+    }
+    if (p->about.error[0]) {
+        snprintf(why, size, "%s", p->about.error);
+        stop_worker(p);
+        return false;
+    }
+    return true;
+}
+
+static bool plugin_provides(hm_impl *self, const hm_op_info *op) {
+    const plugin *p = self->state;
+    for (int i = 0; i < hm_op_count() && i < MOST_OPS; i++)
+        if (hm_op_at(i) == op) return p->about.provides[i];
+    return false;
+}
+
+/* Which buffer of the call a tensor's element 0 lies in. */
+static int find_buffer(const hm_call *call, const void *data) {
+    for (int b = 0; b < call->nbuffers; b++) {
+        const unsigned char *base = call->buffer[b].base, *at = data;
+        if (at >= base && at < base + call->buffer[b].size) return b;
+    }
+    return -1;
+}
+
+static void plugin_run(hm_impl *self, hm_call *call, const void *args, hm_run *run) {
+    plugin *p = self->state;
+    const hm_op_info *op = call->op;
+    request r = {.nbuffers = call->nbuffers, .null_args = !args};
+    answer a;
+    int fds[HM_MAX_ARGS];
+    char how[256];
+    *run = (hm_run){.state = HM_NOT_PROVIDED};
+    if (!plugin_provides(self, op)) return;
+    run->state = HM_RAN;
+    if (self->place == HM_CUDA) {
+        run->status = HM_NO_DEVICE;
+        snprintf(run->error, sizeof run->error, "this version runs plug-ins on the host only, and this one is for cuda");
+        return;
+    }
+    run->state = HM_DIED;
+    if (op->args_size > sizeof r.args) {
+        snprintf(run->error, sizeof run->error, "the arguments of %s are too large to send", op->name);
+        return;
+    }
+    while (hm_op_at(r.op) != op) r.op++;
+    if (args) memcpy(r.args, args, op->args_size);
+    for (int i = 0; i < op->nargs; i++) {
+        const unsigned char *data = args ? hm_arg_tensor(op, args, i)->data : NULL;
+        r.buffer_of[i] = data ? find_buffer(call, data) : -1;
+        if (r.buffer_of[i] >= 0) r.offset[i] = (size_t)(data - call->buffer[r.buffer_of[i]].base);
+    }
+    for (int b = 0; b < call->nbuffers; b++) {
+        fds[b] = call->buffer[b].fd;
+        r.buffer_size[b] = call->buffer[b].size;
+    }
+    if (!p->pid && !start_worker(p, how, sizeof how)) {
+        snprintf(run->error, sizeof run->error, "%s", how);
+        return;
+    }
+    if (!hm_worker_send(p->fd, &r, sizeof r, fds, r.nbuffers)) {
+        mourn_worker(p, run->error, sizeof run->error);
+        return;
+    }
+    if (!await(p, &a, sizeof a, run->error, sizeof run->error)) return;
+    if (a.status < 0 || a.status >= HM_STATUS_COUNT) {
+        snprintf(run->error, sizeof run->error, "returned %d, which is no hm_status", a.status);
+        return;
+    }
+    run->state = HM_RAN;
+    run->status = (hm_status)a.status;
+    a.error[sizeof a.error - 1] = 0;
+    snprintf(run->error, sizeof run->error, "%s", a.error);
+}
+
+static void plugin_close(hm_impl *self) {
+    plugin *p = self->state;
+    stop_worker(p);
+    free(p->path);
+    free(p);
+}
+
+/* sha256 of the file as hex; a sentence in why if it cannot be a plug-in. */
+static bool hash_file(const char *path, char hex[65], char *why, size_t size) {
+    unsigned char bytes[65536], digest[crypto_hash_sha256_BYTES];
+    crypto_hash_sha256_state state;
+    struct stat about;
+    FILE *file = fopen(path, "rb");
+    if (!file || fstat(fileno(file), &about)) {
+        snprintf(why, size, "%s: %s", path, strerror(errno));
+        if (file) fclose(file);
+        return false;
+    }
+    crypto_hash_sha256_init(&state);
+    size_t n = S_ISREG(about.st_mode) ? fread(bytes, 1, sizeof bytes, file) : 0;
+    bool elf = n >= 4 && !memcmp(bytes, "\177ELF", 4);
+    for (; n > 0; n = fread(bytes, 1, sizeof bytes, file)) crypto_hash_sha256_update(&state, bytes, n);
+    bool whole = !ferror(file);
+    fclose(file);
+    crypto_hash_sha256_final(&state, digest);
+    sodium_bin2hex(hex, 65, digest, sizeof digest);
+    if (!elf) snprintf(why, size, "%s: it is not a shared library (no ELF file)", path);
+    else if (!whole) snprintf(why, size, "%s: it could not be read", path);
+    return elf && whole;
+}
+
+hm_impl *hm_plugin_open(const char *path, double timeout, char *why, size_t size) {
+    char reason[300];
+    hm_impl *impl = calloc(1, sizeof *impl);
+    plugin *p = calloc(1, sizeof *p);
+    if (!impl || !p) {
+        snprintf(why, size, "no memory for a plug-in");
+    } else if (hash_file(path, impl->sha256, why, size)) {
+        p->path = realpath(path, NULL);
+        p->timeout = timeout;
+        if (p->path && start_worker(p, reason, sizeof reason)) {
+            const char *slash = strrchr(path, '/');
+            snprintf(impl->name, sizeof impl->name, "%s", p->about.name[0] ? p->about.name : slash ? slash + 1 : path);
+            impl->place = (hm_place)p->about.place;
+            impl->run = plugin_run, impl->provides = plugin_provides, impl->close = plugin_close;
+            impl->state = p;
+            return impl;
+        }
+        snprintf(why, size, "%s: %s", path, p->path ? reason : strerror(errno));
+        free(p->path);
+    }
+    free(p);
+    free(impl);
+    return NULL;
+}
