@@ -1,0 +1,34 @@
+/* The tables of all ops, as one list. */
+#include "norm.h"
+
+#include <string.h>
+
+static const struct {
+    const hm_fault *row;
+    const int *count;
+} table[] = {
+    {hm_rms_norm_faults, &hm_rms_norm_fault_count},
+    {hm_fused_add_rms_norm_faults, &hm_fused_add_rms_norm_fault_count},
+};
+enum { TABLES = sizeof table / sizeof *table };
+
+int hm_fault_count(void) {
+    int count = 0;
+    for (int t = 0; t < TABLES; t++)
+        count += *table[t].count;
+    return count;
+}
+
+const hm_fault *hm_fault_at(int i) {
+    for (int t = 0; i >= 0 && t < TABLES; i -= *table[t].count, t++)
+        if (i < *table[t].count)
+            return &table[t].row[i];
+    return NULL;
+}
+
+const hm_fault *hm_fault_named(const char *id) {
+    for (int i = 0; i < hm_fault_count(); i++)
+        if (!strcmp(hm_fault_at(i)->id, id))
+            return hm_fault_at(i);
+    return NULL;
+}

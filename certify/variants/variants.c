@@ -1,0 +1,34 @@
+/* The tables of all ops, as one list. */
+#include "norm.h"
+
+#include <string.h>
+
+static const struct {
+    const hm_variant *row;
+    const int *count;
+} table[] = {
+    {hm_rms_norm_variants, &hm_rms_norm_variant_count},
+    {hm_fused_add_rms_norm_variants, &hm_fused_add_rms_norm_variant_count},
+};
+enum { TABLES = sizeof table / sizeof *table };
+
+int hm_variant_count(void) {
+    int count = 0;
+    for (int t = 0; t < TABLES; t++)
+        count += *table[t].count;
+    return count;
+}
+
+const hm_variant *hm_variant_at(int i) {
+    for (int t = 0; i >= 0 && t < TABLES; i -= *table[t].count, t++)
+        if (i < *table[t].count)
+            return &table[t].row[i];
+    return NULL;
+}
+
+const hm_variant *hm_variant_named(const char *id) {
+    for (int i = 0; i < hm_variant_count(); i++)
+        if (!strcmp(hm_variant_at(i)->id, id))
+            return hm_variant_at(i);
+    return NULL;
+}
