@@ -241,6 +241,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_SECONDS: o->seconds = hm_option_seconds("--seconds", text); return 0;
     case KEY_JSON: o->json = true; return 0;
     case KEY_GOLDEN: o->golden = true; return 0;
+    case ARGP_KEY_ARG: hm_die(HM_EXIT_USAGE, "\"%s\" is not an option; --help lists them", text);
     default: return ARGP_ERR_UNKNOWN;
     }
 }

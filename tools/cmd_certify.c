@@ -235,6 +235,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         o->shard_text = text;
         return 0;
     }
+    case ARGP_KEY_ARG: hm_die(HM_EXIT_USAGE, "\"%s\" is not an option; --help lists them", text);
     default: return ARGP_ERR_UNKNOWN;
     }
 }

@@ -1,0 +1,234 @@
+#!/bin/bash
+# cli.sh HALLMARK: what the command line promises: exit codes, one clear sentence for whatever is wrong, certificates that verify,
+# files whole or not at all.
+set -u
+hallmark=$(realpath "$1")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 70
+mkdir bin && ln -s "$hallmark" bin/hallmark && PATH=$dir/bin:$PATH
+checks=0 failed=0
+
+bad() {
+    echo "not ok: $*"
+    failed=$((failed + 1))
+}
+
+# check WHAT CONDITION...: the condition is a command.
+check() {
+    local what=$1
+    shift
+    checks=$((checks + 1))
+    "$@" >/dev/null 2>&1 || bad "$what"
+}
+
+# run CODE ARGS...: hallmark ARGS exits with CODE; its streams are in $dir/out and $dir/err.
+run() {
+    local want=$1 code=0
+    shift
+    checks=$((checks + 1))
+    hallmark "$@" >out 2>err </dev/null || code=$?
+    [ $code -eq "$want" ] || bad "hallmark $*: exit $code, not $want; $(head -c 300 err)"
+}
+
+# refuse WORD ARGS...: exit 2, nothing on stdout, one line on stderr that holds WORD.
+refuse() {
+    local word=$1
+    shift
+    run 2 "$@"
+    check "hallmark $*: writes to stdout" test ! -s out
+    check "hallmark $*: not one line: $(head -c 300 err)" test "$(wc -l <err)" -eq 1
+    check "hallmark $*: \"$word\" is not in: $(cat err)" grep -qF -- "$word" err
+}
+
+# ---- help and verbs --------------------------------------------------------------------------------------------------
+run 2
+check "no verb: usage on stderr" grep -q '^Usage: hallmark VERB' err
+run 0 --help
+for verb in list certify golden replay bench selftest; do
+    check "--help lists $verb" grep -q "^  $verb " out
+done
+for verb in list certify golden replay bench selftest; do
+    run 0 $verb --help
+    check "$verb --help has its usage" grep -q "^Usage: hallmark $verb" out
+    run 2 $verb --no-such-option
+    check "$verb: the bad option is named" grep -q -- "--no-such-option" err
+done
+run 0 --version
+check "version" grep -qx "hallmark 0.1.0" out
+refuse frobnicate frobnicate
+for verb in diagnose eval report verify; do refuse "not in this version" $verb; done
+
+# ---- list ------------------------------------------------------------------------------------------------------------
+for kind in "" ops impls cases generators faults variants; do
+    run 0 list $kind
+    check "list $kind says something" test "$(wc -l <out)" -ge 3
+done
+run 0 list cases --suite smoke --op rms_norm
+check "list cases --op lists that op only" test "$(grep -c '^rms_norm ' out)" -eq "$(wc -l <out)"
+run 0 list cases --suite smoke && cp out smoke.txt
+run 0 list cases --suite quick && cp out quick.txt
+run 0 list cases --suite full && cp out full.txt
+check "smoke is part of quick" test "$(grep -cxFf smoke.txt quick.txt)" -ge "$(wc -l <smoke.txt)"
+check "quick is part of full" test "$(grep -cxFf quick.txt full.txt)" -ge "$(wc -l <quick.txt)"
+run 0 list cases --suite smoke --seed 77
+check "--seed reaches the cases" grep -q "seed=77" out
+refuse pancakes list pancakes
+refuse huge list cases --suite huge
+refuse conv2d list ops --op conv2d
+code=0; hallmark list ops >/dev/full 2>err || code=$?
+check "a full disk is not a success (exit $code)" test $code -eq 70
+
+# ---- options of certify ----------------------------------------------------------------------------------------------
+refuse huge certify --suite huge
+refuse conv2d certify --op conv2d
+refuse fast certify --class fast
+refuse fast certify --class rms_norm=fast
+refuse conv2d certify --class conv2d=wide
+refuse nonsense certify --class rms_norm=wide,nonsense
+refuse speed certify --require speed
+refuse mmx certify --isa mmx
+for seed in -1 x 1x '' 9223372036854775808; do refuse "\"$seed\"" certify --seed "$seed"; done
+for threads in 0 -1 many; do refuse "\"$threads\"" certify --threads $threads; done
+for seconds in 0 -1 nan inf soon; do refuse "\"$seconds\"" certify --timeout $seconds; done
+for shard in 0/2 3/2 2 1/2/3 x; do refuse "\"$shard\"" certify --shard $shard; done
+refuse stray certify stray
+refuse nosuch certify --impl nosuch
+refuse nosuch certify --impl fault:nosuch
+refuse nosuch certify --impl variant:nosuch
+refuse missing.so certify --impl ./missing.so
+echo "not a library" >text.so
+refuse text.so certify --impl ./text.so
+refuse "--case" certify --suite smoke --case 'rms_norm x=bf16[2,8]'
+refuse /dev/null/x certify --suite smoke --out /dev/null/x
+refuse text.so certify --suite smoke --out text.so
+
+# ---- cases -----------------------------------------------------------------------------------------------------------
+refuse conv2d certify --case 'conv2d x=bf16[2,8]'
+refuse colour certify --case 'rms_norm x=bf16[2,8] colour=red'
+refuse bf15 certify --case 'rms_norm x=bf15[2,8]'
+refuse sometimes certify --case 'rms_norm x=bf16[2,8] round=sometimes'
+refuse nosuchgen certify --case 'rms_norm x=bf16[2,8] gen=nosuchgen'
+refuse "" certify --case ''
+refuse conv2d certify --case 'rms_norm x=bf16[2,64] gen=normal' --case 'conv2d x=bf16[2,8]' # nothing runs before all are read
+refuse "$(printf 'x%.0s' {1..100})" certify --case "rms_norm $(printf 'x%.0s' {1..5000})"
+
+# ---- verdicts and certificates ---------------------------------------------------------------------------------------
+run 0 certify --impl ref --suite smoke --out new/folder
+cp out table
+check "the last line counts" grep -Eq '^[0-9]+ cases: [0-9]+ passed, 0 failed, 0 out of class, 0 vacuous, 0 skipped, 0 declined; not provided: none$' <(tail -n 1 out)
+check "three files, nothing else" test "$(ls -A new/folder | sort | tr '\n' ' ')" = "certificate.json junit.xml summary.md "
+check "the smoke table fits a page" test "$(wc -l <out)" -le 50
+cat >verify.py <<'END'
+import hashlib, json, math, sys, xml.etree.ElementTree as xml
+folder, table = sys.argv[1:3]
+text = open(folder + "/certificate.json", encoding="utf-8").read()
+certificate = json.loads(text)
+payload = certificate["payload"]
+canonical = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+assert hashlib.sha256(canonical).hexdigest() == certificate["payload_sha256"], "payload_sha256"
+assert text.splitlines()[1].encode() == canonical, "the second line is the payload"
+assert certificate["signature"] is None and certificate["host"]["gpu"] is None
+assert set(certificate) == {"payload", "host", "payload_sha256", "signature"}
+assert payload["schema"] == "hallmark.certificate/1" and payload["hallmark"] == "0.1.0"
+results, summary = payload["results"], payload["summary"]
+names = {"pass": "passed", "fail": "failed", "out_of_class": "out_of_class", "vacuous": "vacuous", "skipped": "skipped",
+         "declined": "declined"}
+assert summary["cases"] == len(results) > 0
+for verdict, name in names.items():
+    assert summary[name] == sum(r["verdict"] == verdict for r in results), name
+for r in results:
+    assert r["case"].split()[0] == r["op"] and r["op"] in payload["contracts"] and r["op"] in payload["class_required"]
+    assert len(r["inputs_xxh3"]) == 16 and int(r["inputs_xxh3"], 16) >= 0
+    assert 0 <= float.fromhex(r["decided"]) <= 1 and not float.fromhex(r["max_ulp"]) < 0
+    assert r["repro"].startswith("hallmark certify --impl ") and r["case"].split()[0] in r["repro"]
+    if r["verdict"] == "pass":
+        assert r["outside"] == 0 and r["effects"] == "ok"
+    else:
+        assert r["why"]
+suite = xml.parse(folder + "/junit.xml").getroot()
+assert int(suite.get("tests")) == len(results) == len(suite.findall("testcase"))
+assert int(suite.get("failures")) == len(suite.findall("testcase/failure"))
+rows = [l for l in open(folder + "/summary.md") if l.startswith(("| pass", "| fail", "| out_of", "| vac", "| skip", "| decl"))]
+assert len(rows) == len(results), "summary.md has a row a case"
+passes = [l.startswith("| pass") for l in rows]
+assert passes == sorted(passes), "what is not a pass comes first"
+assert ("%d cases: %d passed" % (summary["cases"], summary["passed"])) in open(table).read()
+END
+check "certificate of ref" python3 verify.py new/folder table
+python3 verify.py new/folder table || true
+sed -n 2p new/folder/certificate.json | tr -d '\n' | sha256sum | cut -c 1-64 >hash
+check "its hash by standard tools" grep -qf hash new/folder/certificate.json
+
+# A fault: exit 1, the sentence, and a repro that reproduces.
+fault=$(hallmark list faults --op rms_norm | awk '$1 ~ /^rms_norm\./ {print $1}' | head -n 1)
+check "there is a fault to try" test -n "$fault"
+for fault in $(hallmark list faults --op rms_norm | awk '$1 ~ /^rms_norm\./ {print $1}'); do
+    hallmark certify --impl "fault:$fault" --op rms_norm --suite quick --out fault >out 2>err
+    [ $? -eq 1 ] && break
+done
+check "some fault fails ($fault)" grep -q '^FAIL  rms_norm ' out
+check "certificate of a fault" python3 verify.py fault out
+sed -n 's/^  repro  //p' out | head -n 1 >repro
+check "a repro is printed" test -s repro
+code=0; sh repro >again 2>err || code=$?
+check "the repro fails too (exit $code)" test $code -eq 1
+check "the repro is of one case" grep -q '^1 cases: 0 passed, 1 failed' again
+first=$(grep -m 1 '^FAIL  ' out)
+check "the repro is of the same case" grep -qF -- "$first" again
+check "the other op is not provided" grep -q 'not provided: none$' out
+run 1 certify --impl "fault:$fault" --suite quick
+check "an op that the fault is not about is not provided" grep -q 'not provided: fused_add_rms_norm' out
+
+# Nothing ran: not a pass.
+run 3 certify --impl cpu --suite smoke
+check "what is not provided is named" grep -q '^0 cases: .*; not provided: rms_norm fused_add_rms_norm$' out
+run 3 certify --impl ref --suite smoke --shard 100000/100000
+run 3 certify --impl cpu --suite smoke --strict
+
+# Shards together are the suite.
+run 0 certify --suite smoke --shard 1/2 --out s1
+run 0 certify --suite smoke --shard 2/2 --out s2
+python3 - >shards <<'END'
+import json
+cases = [[r["case"] for r in json.load(open(d + "/certificate.json"))["payload"]["results"]] for d in ("s1", "s2", "new/folder")]
+print(sorted(cases[0] + cases[1]) == sorted(cases[2]) and len(cases[0]) > 0 and len(cases[1]) > 0)
+END
+check "two shards make the suite" grep -q True shards
+
+# A class that ordinary data cannot show is not claimed.
+run 0 certify --case 'rms_norm x=bf16[7,320] gen=normal'
+check "one ordinary case separates no classes" grep -q "not separated" out
+check "a case without separating inputs claims no class" test "$(grep -c 'consistent with' out)" -eq 0
+
+# ---- files: whole or not at all --------------------------------------------------------------------------------------
+mkdir -p blocked/certificate.json
+run 70 certify --suite smoke --out blocked
+check "what could not be written is named" grep -q 'blocked/certificate.json' err
+check "no temporary file stays" test -z "$(find blocked -name '*.tmp')"
+for signal in INT TERM; do
+    rm -rf stopped
+    # A subshell in the background ignores SIGINT; env restores the default.
+    env --default-signal=$signal "$hallmark" certify --suite full --out stopped >out 2>err </dev/null &
+    pid=$!
+    sleep 0.7
+    kill -$signal $pid
+    code=0; wait $pid || code=$?
+    check "SIG$signal ends it with $code, not $((128 + $(kill -l $signal)))" test $code -eq $((128 + $(kill -l $signal)))
+    check "SIG$signal leaves no file" test -z "$(find stopped -type f)"
+    check "SIG$signal says so" grep -q 'interrupted after' err
+done
+
+# ---- bench -----------------------------------------------------------------------------------------------------------
+run 0 bench --seconds 0.01 --case 'rms_norm x=bf16[64,512] gen=normal'
+check "bench prints a share" grep -Eq '[0-9]+ %' out
+run 0 bench --seconds 0.01 --golden --json --case 'rms_norm x=bf16[64,512] gen=normal'
+check "bench --json is JSON" python3 -c 'import json; r = json.loads(open("out").read()); assert r["seconds_q1"] <= r["seconds_median"] <= r["seconds_q3"] and r["golden_and_verdict_per_ref"] > 0 and r["bytes"] == 2 * 64 * 512 * 2 + 512 * 2'
+run 1 bench --seconds 0.01 --impl "fault:$fault" --case "$(sed -n 's/^FAIL  //p' again | head -n 1)"
+check "what does not certify is not timed" grep -q 'not timed' err
+run 3 bench --seconds 0.01 --impl cpu
+refuse conv2d bench --case 'conv2d x=bf16[2,8]'
+refuse "--out" bench --out somewhere
+
+echo "$checks checks, $failed failed"
+[ $failed -eq 0 ]
