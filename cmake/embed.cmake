@@ -1,12 +1,12 @@
-# cmake -DOUT=FILE.c -DFILES=path,path -P embed.cmake
-# Writes a C file that holds these files, under their names without folders, as NUL-terminated bytes; see certify/embedded.h.
+# cmake -DOUT=FILE.c -DFILES=a,b,c -P embed.cmake
+# Writes a C file that holds the named files as NUL-terminated bytes, under their names without folders; see certify/embedded.h.
 string(REPLACE "," ";" files "${FILES}")
 set(arrays "")
 set(rows "")
 set(count 0)
-foreach(path IN LISTS files)
-    get_filename_component(name "${path}" NAME)
-    file(READ "${path}" bytes HEX)
+foreach(file IN LISTS files)
+    get_filename_component(name ${file} NAME)
+    file(READ "${file}" bytes HEX)
     string(REGEX REPLACE "(................................)" "\\1\n" bytes "${bytes}")
     string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
     string(APPEND arrays "static const unsigned char data_${count}[] = {\n${bytes}0};\n")

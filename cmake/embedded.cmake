@@ -1,11 +1,12 @@
-# The case files and bench lists of every op, and the kill matrix, as C arrays in hm_certify (certify/embedded.h).
-file(GLOB paths CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/data/cases/*.cases ${PROJECT_SOURCE_DIR}/data/cases/kills.json
-    ${PROJECT_SOURCE_DIR}/tests/perf/*.bench)
-list(JOIN paths "," joined)
+# Case lists and the kill matrix as C arrays in hm_certify (certify/embedded.h).
+get_property(files TARGET hm_certify PROPERTY HM_EMBEDDED)
+file(GLOB files CONFIGURE_DEPENDS data/cases/*.cases data/cases/kills.json tests/perf/*.bench)
+list(JOIN files "," joined)
 add_custom_command(
     OUTPUT ${PROJECT_BINARY_DIR}/embedded.c
-    COMMAND ${CMAKE_COMMAND} -DOUT=${PROJECT_BINARY_DIR}/embedded.c "-DFILES=${joined}" -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
-    DEPENDS ${paths} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+    COMMAND ${CMAKE_COMMAND} -DOUT=${PROJECT_BINARY_DIR}/embedded.c "-DFILES=${joined}" -P
+            ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+    DEPENDS ${files} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
     COMMENT "Embedding data/cases and tests/perf"
     VERBATIM)
 target_sources(hm_certify PRIVATE ${PROJECT_BINARY_DIR}/embedded.c)

@@ -1,4 +1,4 @@
-# hm_op(NAME [VARIANTS_OF OTHER] SIBLINGS sibling...)
+# hm_op(NAME SIBLINGS sibling...)
 #
 # One line per op says which files it has. A sibling adds that file to its folder's target:
 #   op        op/NAME.c                     hm_op
@@ -9,6 +9,7 @@
 #   faults    certify/faults/NAME.c         hm_certify
 #   variants  certify/variants/NAME.c       hm_certify
 #   cases     data/cases/NAME.cases         embedded in hm_certify
+#   bench     tests/perf/NAME.bench         embedded in hm_certify
 # A sibling that is named and missing is an error: nothing is found by looking around.
 function(hm_op name)
     cmake_parse_arguments(arg "" "" "SIBLINGS" ${ARGN})
@@ -21,7 +22,9 @@ function(hm_op name)
         elseif(sibling STREQUAL "faults" OR sibling STREQUAL "variants")
             target_sources(hm_certify PRIVATE ${PROJECT_SOURCE_DIR}/certify/${sibling}/${name}.c)
         elseif(sibling STREQUAL "cases")
-            set_property(TARGET hm_certify APPEND PROPERTY HM_EMBEDDED ${name}.cases)
+            set_property(TARGET hm_certify APPEND PROPERTY HM_EMBEDDED ${PROJECT_SOURCE_DIR}/data/cases/${name}.cases)
+        elseif(sibling STREQUAL "bench")
+            set_property(TARGET hm_certify APPEND PROPERTY HM_EMBEDDED ${PROJECT_SOURCE_DIR}/tests/perf/${name}.bench)
         elseif(sibling STREQUAL "cpu")
             target_sources(hm_ref PRIVATE ${PROJECT_SOURCE_DIR}/opt/cpu/${name}_cpu.c)
             target_compile_definitions(hm_op PRIVATE HM_HAVE_${name}_cpu)
