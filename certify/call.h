@@ -8,7 +8,9 @@
 #define HM_GUARD ((size_t)65536) /* bytes of guard zone on either side of every buffer */
 #define HM_POISON 0x7B           /* outputs are pre-filled with this byte: 1.3e36 in bf16 and f32, 61280 in f16 */
 
-/* One allocation. Arguments that alias share one. Layout: guard zone, extent, guard zone. */
+/* One allocation. Arguments that alias share one. Layout: guard zone, slack, extent, guard zone. The guard zones are whole pages,
+ * so that a worker may leave them unmapped; the extent starts at a multiple of 64 bytes and ends less than 64 bytes before the
+ * second guard zone, so that an overrun hits it at once. Everything that is no element holds a canary pattern. */
 typedef struct {
     int fd;                     /* memfd behind it, shared with a plug-in's worker */
     unsigned char *base;        /* start of the first guard zone */
@@ -19,16 +21,22 @@ typedef struct {
 typedef struct {
     const hm_op_info *op;
     char name[HM_CASE_MAX];     /* canonical case line, or "FILE call ID" */
-    void *args;                 /* op->args_size bytes; what an implementation is called with */
-    void *golden_args;          /* same, but inputs are pristine contiguous copies */
+    void *args;                 /* op->args_size bytes, never NULL; hand hm_call_args(call) to an implementation */
+    void *golden_args;          /* same, but inputs are pristine contiguous copies, and no descriptor is broken */
+    hm_tensor tensor[HM_MAX_ARGS]; /* the arguments as they lie in the buffers, before any descriptor is broken */
     hm_buffer buffer[HM_MAX_ARGS];
     int nbuffers;
     int buffer_of[HM_MAX_ARGS]; /* -1: absent or no memory */
     int64_t rows[HM_MAX_ARGS];  /* product of the leading dimensions */
-    uint64_t inputs_xxh3;       /* over dtype, shape and values of all inputs in table order */
+    uint64_t inputs_xxh3;       /* over name, dtype, shape and values of all inputs in table order */
     hm_case_spec spec;          /* only if from_case */
     bool from_case;
 } hm_call;
+
+/* What an implementation is called with: the argument struct, or NULL for a case with broken=args:null. */
+static inline const void *hm_call_args(const hm_call *call) {
+    return call->from_case && call->spec.broken_args == HM_ARGS_NULL ? NULL : call->args;
+}
 
 /* Builds the call of a case: generates inputs, poisons outputs, fills everything else with a canary pattern.
  * Very large extents (row strides past 2^31) are sparse memory: only what is near an element is touched or checked.
@@ -36,7 +44,8 @@ typedef struct {
 hm_status hm_call_from_case(const hm_case_spec *spec, hm_call **call, char *why, size_t size);
 
 /* Builds a call around given arguments (a trace): copies inputs from args (which may have any strides) into guarded memory with
- * the same strides and aliasing; outputs are allocated and poisoned. */
+ * the same strides and aliasing: tensors of args whose bytes overlap share a buffer. Outputs (data may be NULL) are allocated and
+ * poisoned where no input lies. */
 hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *name, hm_call **call, char *why, size_t size);
 
 void hm_call_free(hm_call *call);
