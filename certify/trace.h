@@ -36,6 +36,14 @@ int hm_trace_count(const hm_trace *trace);
 hm_trace_call *hm_trace_at(hm_trace *trace, int i);
 const char *hm_trace_note(const hm_trace *trace, const char *key); /* another entry of __metadata__; NULL if none */
 
+/* Makes the call that the contract describes: inputs as recorded, outputs poisoned, in the dtype that the contract wants; written[i]
+ * is the dtype that output i was recorded in where that is another one, else HM_DTYPE_NONE (as in hm_run). Outputs that were not
+ * recorded take the shape of an input. Any error is a sentence in why: HM_NO_MEMORY, or what the op's check says. */
+hm_status hm_trace_call_open(const hm_trace_call *c, const char *name, hm_call **call, hm_dtype written[HM_MAX_ARGS], char *why,
+                             size_t size);
+/* Copies the recorded outputs into the call, but for those of another dtype. */
+void hm_trace_call_fill(const hm_trace_call *c, hm_call *call, const hm_dtype written[HM_MAX_ARGS]);
+
 /* Writer: add tensors and metadata, then write the file whole or not at all. Tensors are laid out by falling width of their
  * elements, so that each is aligned, then in the order added; the bytes of the file are a pure function of what was added. */
 typedef struct hm_trace_writer hm_trace_writer;
