@@ -65,8 +65,7 @@ static const hm_golden_parts *parts_of(const hm_golden_row *g, int64_t index) {
     return low < g->nparts && g->parts[low].index == index ? &g->parts[low] : NULL;
 }
 
-/* Is got in the admissible set of element i? NaN only where it is required or the range is free; -0 equals +0. */
-static bool admits(const hm_golden_row *g, int64_t i, double got) {
+bool hm_admits(const hm_golden_row *g, int64_t i, double got) {
     int flags = g->flags[i];
     if (flags & HM_GOLD_NAN) return isnan(got);
     if ((flags & HM_GOLD_RANGE_FREE) && (!isfinite(got) || got == 0)) return true;
@@ -100,7 +99,7 @@ static row_count count_row(const hm_golden_row *g, const double *got, int64_t n)
     c = (row_count){0};
     for (int64_t i = 0; i < n; i++) {
         bool is_free = (flag[i] & HM_GOLD_RANGE_FREE) && !(flag[i] & HM_GOLD_NAN);
-        c.failing += !admits(g, i, got[i]);
+        c.failing += !hm_admits(g, i, got[i]);
         c.range_free += is_free;
         c.point += !is_free && ((flag[i] & HM_GOLD_NAN) || lo[i] == hi[i]);
     }
@@ -236,7 +235,7 @@ static hm_status judge_row(const output *o, int64_t row, row_arrays *r, tally *t
         return HM_OK;
     }
     for (int64_t i = 0; i < n; i++)
-        if (!admits(&r->gold, i, r->got[i]))
+        if (!hm_admits(&r->gold, i, r->got[i]))
             extreme_take(&t->out, &(extreme){excess(o->out->dtype, &r->gold, i, r->got[i]), o->arg, row, i});
     /* The row may be inside a looser class: find the first, and how many elements not even the loosest admits. */
     int64_t failing = c.failing;

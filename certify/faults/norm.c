@@ -573,11 +573,14 @@ static bool overlooked(const hm_norm_variation *v, const hm_norm_call *c, hm_sta
     }
 }
 
-/* A tensor that can be walked without harm, whatever else is wrong with the call. */
+/* A tensor that can be walked without harm, whatever else is wrong with the call: small, and its memory is there. */
 static bool walkable(const hm_tensor *t) {
     bool ok = t->data && (t->dtype == HM_F32 || t->dtype == HM_F16 || t->dtype == HM_BF16) && t->ndim >= 1 && t->ndim <= 4;
-    for (int d = 0; ok && d < t->ndim; d++)
-        ok = t->shape[d] > 0;
+    int64_t elements = 1, reach = 0;
+    for (int d = 0; ok && d < t->ndim; d++) {
+        ok = t->shape[d] > 0 && !__builtin_mul_overflow(elements, t->shape[d], &elements) && elements <= 1 << 24 &&
+             !__builtin_mul_overflow(t->shape[d] - 1, t->stride[d], &reach) && reach < INT64_C(1) << 40 && reach > -(INT64_C(1) << 40);
+    }
     return ok;
 }
 
