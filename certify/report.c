@@ -1,44 +1,16 @@
-/* The certificate. Its payload holds nothing that two machines would disagree on, in canonical JSON (sorted keys, compact, floats as
- * hexadecimal strings); host and time stand beside it. junit.xml and summary.md say the same for machines and for people. */
-#include "report.h"
-
+/* report.c: gathers verdicts, counts them, and writes files whole or not at all. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <libxml/xmlwriter.h>
-#include <math.h>
-#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "generate.h"
+#include "report_rows.h"
 
-typedef struct {
-    const hm_op_info *op;
-    char *line, *repro;
-    uint64_t inputs_xxh3;
-    hm_verdict v;
-} report_row;
-
-struct hm_report {
-    char impl[256], sha256[65], suite[32], isa[16];
-    hm_place place;
-    uint64_t seed;
-    char **flag;
-    int nflags;
-    report_row *row;
-    int64_t nrows, capacity;
-    char missing[512];
-    int64_t total[HM_OUTCOME_COUNT];
-};
-
-/* Text that is valid in JSON, in XML and on a terminal, whatever a plug-in or a path holds: control characters become '?', and so
- * does every byte outside ASCII if the whole is not UTF-8. */
-static char *clean(const char *text) {
+char *hm_report_clean(const char *text) {
     char *copy = strdup(text);
     json_t *valid = json_string(text);
     for (char *p = copy; p && *p; p++) {
@@ -50,7 +22,7 @@ static char *clean(const char *text) {
 }
 
 static void clean_in_place(char *text, size_t size) {
-    char *copy = clean(text);
+    char *copy = hm_report_clean(text);
     snprintf(text, size, "%s", copy ? copy : "");
     free(copy);
 }
@@ -68,13 +40,11 @@ hm_report *hm_report_new(const hm_impl *impl, const char *suite, uint64_t seed, 
     r->seed = seed;
     while (flags && flags[r->nflags]) r->nflags++;
     r->flag = calloc((size_t)r->nflags + 1, sizeof *r->flag);
-    for (int i = 0; r->flag && i < r->nflags; i++) r->flag[i] = clean(flags[i]);
+    for (int i = 0; r->flag && i < r->nflags; i++) r->flag[i] = hm_report_clean(flags[i]);
     return r;
 }
 
-void hm_report_isa(hm_report *r, const char *isa) {
-    snprintf(r->isa, sizeof r->isa, "%s", isa);
-}
+void hm_report_isa(hm_report *r, const char *isa) { snprintf(r->isa, sizeof r->isa, "%s", isa); }
 
 void hm_report_add(hm_report *r, const hm_op_info *op, const char *line, uint64_t inputs_xxh3, const hm_verdict *v,
                    const char *repro) {
@@ -86,7 +56,8 @@ void hm_report_add(hm_report *r, const hm_op_info *op, const char *line, uint64_
         r->capacity = capacity;
     }
     report_row *row = &r->row[r->nrows++];
-    *row = (report_row){.op = op, .line = clean(line), .repro = clean(repro), .inputs_xxh3 = inputs_xxh3, .v = *v};
+    *row = (report_row){
+        .op = op, .line = hm_report_clean(line), .repro = hm_report_clean(repro), .inputs_xxh3 = inputs_xxh3, .v = *v};
     clean_in_place(row->v.why, sizeof row->v.why);
     clean_in_place(row->v.effects, sizeof row->v.effects);
     clean_in_place(row->v.invariance, sizeof row->v.invariance);
@@ -98,17 +69,11 @@ void hm_report_not_provided(hm_report *r, const hm_op_info *op) {
     snprintf(r->missing + n, sizeof r->missing - n, "%s%s", n ? " " : "", op->name);
 }
 
-const char *hm_report_missing(const hm_report *r) {
-    return r->missing;
-}
+const char *hm_report_missing(const hm_report *r) { return r->missing; }
 
-int64_t hm_report_total(const hm_report *r, hm_outcome o) {
-    return r->total[o];
-}
+int64_t hm_report_total(const hm_report *r, hm_outcome o) { return r->total[o]; }
 
-int64_t hm_report_cases(const hm_report *r) {
-    return r->nrows;
-}
+int64_t hm_report_cases(const hm_report *r) { return r->nrows; }
 
 int hm_report_exit(const hm_report *r, bool strict) {
     const int64_t *n = r->total;
@@ -140,200 +105,8 @@ const char *hm_report_consistent(const hm_report *r, const hm_op_info *op) {
     return separated ? hm_class_name(loosest) : "not separated";
 }
 
-/* ---- certificate.json --------------------------------------------------------------------------------------------- */
-
-static json_t *hex(double v) {
-    char text[40];
-    if (isnan(v)) return json_string("nan"); /* whatever its sign */
-    snprintf(text, sizeof text, "%a", v);
-    return json_string(text);
-}
-
-static json_t *hex64(uint64_t v) {
-    return json_sprintf("%016llx", (unsigned long long)v);
-}
-
-static json_t *row_json(const report_row *row) {
-    const hm_verdict *v = &row->v;
-    json_t *j = json_pack(
-        "{s:s, s:s, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:s, s:s, s:s}", "op", row->op->name, "case", row->line,
-        "inputs_xxh3", hex64(row->inputs_xxh3), "outputs_xxh3", hex64(v->outputs_xxh3), "verdict", hm_outcome_name(v->outcome),
-        "class", v->elements ? hm_class_name(v->consistent) : "none", "elements", (json_int_t)v->elements, "outside",
-        (json_int_t)v->outside, "out_of_class", (json_int_t)v->out_of_class, "range_free", (json_int_t)v->range_free, "point",
-        (json_int_t)v->point, "decided", hex(v->decided), "max_ulp", hex(v->max_ulp), "effects", v->effects, "invariance",
-        *v->invariance ? v->invariance : "unchecked", "repro", row->repro);
-    if (j && v->outcome != HM_PASS) json_object_set_new(j, "why", json_string(v->why));
-    if (j && v->has_worst) {
-        json_t *index = json_array();
-        for (int i = 0; i < v->worst_ndim; i++) json_array_append_new(index, json_integer(v->worst_index[i]));
-        json_object_set_new(j, "worst",
-                            json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "argument", row->op->args[v->worst_arg].name, "index",
-                                      index, "got", hex(v->worst_got), "lo", hex(v->worst_lo), "hi", hex(v->worst_hi), "ideal",
-                                      hex(v->worst_ideal)));
-    }
-    return j;
-}
-
-static json_t *payload_json(const hm_report *r) {
-    json_t *results = json_array(), *flags = json_array(), *contracts = json_object(), *required = json_object(),
-           *consistent = json_object();
-    for (int i = 0; i < r->nflags; i++) json_array_append_new(flags, json_string(r->flag[i]));
-    for (int64_t i = 0; i < r->nrows; i++) {
-        const report_row *row = &r->row[i];
-        json_array_append_new(results, row_json(row));
-        if (json_object_get(contracts, row->op->name)) continue;
-        json_object_set_new(contracts, row->op->name, json_integer(row->op->contract));
-        json_object_set_new(required, row->op->name, json_string(hm_class_name(row->v.required)));
-        json_object_set_new(consistent, row->op->name, json_string(hm_report_consistent(r, row->op)));
-    }
-    const int64_t *n = r->total;
-    json_t *summary = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "cases", (json_int_t)r->nrows, "passed",
-                                (json_int_t)n[HM_PASS], "failed", (json_int_t)n[HM_FAIL], "out_of_class",
-                                (json_int_t)n[HM_OUT_OF_CLASS], "skipped", (json_int_t)n[HM_SKIPPED], "declined",
-                                (json_int_t)n[HM_DECLINED], "not_provided", (json_int_t)n[HM_NOT_OFFERED], "vacuous",
-                                (json_int_t)n[HM_VACUOUS]);
-    return json_pack("{s:s, s:s, s:o, s:{s:s, s:s, s:s, s:s}, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "schema",
-                     "hallmark.certificate/1", "hallmark", HM_VERSION, "contracts", contracts, "impl", "name", r->impl, "sha256",
-                     r->sha256, "place", r->place == HM_HOST ? "host" : "cuda", "isa", r->isa, "suite", r->suite, "seed",
-                     (json_int_t)r->seed, "class_required", required, "class_consistent", consistent, "flags", flags, "results",
-                     results, "summary", summary);
-}
-
-static void cpu_name(char *text, size_t size) {
-    char line[512];
-    struct utsname machine;
-    FILE *f = fopen("/proc/cpuinfo", "re");
-    *text = 0;
-    while (f && fgets(line, sizeof line, f)) {
-        char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) || !colon) continue;
-        snprintf(text, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-        break;
-    }
-    if (f) fclose(f);
-    if (!*text && uname(&machine) == 0) snprintf(text, size, "%s", machine.machine);
-}
-
-static json_t *host_json(void) {
-    char cpu[256], when[32];
-    time_t now = time(NULL);
-    struct tm utc;
-    cpu_name(cpu, sizeof cpu);
-    clean_in_place(cpu, sizeof cpu);
-    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-#ifdef __clang__
-    const char *compiler = __VERSION__;
-#else
-    const char *compiler = "gcc " __VERSION__;
-#endif
-    return json_pack("{s:s, s:s, s:n, s:s, s:s}", "cpu", cpu, "isa", hm_isa(), "gpu", "compiler", compiler, "time", when);
-}
-
-/* The payload stands on a line of its own, so that `sed -n 2p certificate.json | tr -d '\n' | sha256sum` is its hash. */
-static char *certificate_text(const hm_report *r) {
-    const size_t canonical = JSON_COMPACT | JSON_SORT_KEYS;
-    json_t *payload = payload_json(r), *host = host_json();
-    char *payload_text = json_dumps(payload, canonical), *host_text = json_dumps(host, canonical), *text = NULL;
-    if (payload_text && host_text) {
-        unsigned char hash[crypto_hash_sha256_BYTES];
-        char hash_hex[2 * crypto_hash_sha256_BYTES + 1];
-        crypto_hash_sha256(hash, (const unsigned char *)payload_text, strlen(payload_text));
-        sodium_bin2hex(hash_hex, sizeof hash_hex, hash, sizeof hash);
-        if (asprintf(&text, "{\"payload\":\n%s\n,\"host\":%s\n,\"payload_sha256\":\"%s\"\n,\"signature\":null}\n", payload_text,
-                     host_text, hash_hex) < 0)
-            text = NULL;
-    }
-    free(payload_text);
-    free(host_text);
-    json_decref(payload);
-    json_decref(host);
-    return text;
-}
-
-/* ---- junit.xml ---------------------------------------------------------------------------------------------------- */
-
-#define XML(s) ((const xmlChar *)(s))
-
-static void junit_row(xmlTextWriter *w, const report_row *row) {
-    const hm_verdict *v = &row->v;
-    const char *outcome = hm_outcome_name(v->outcome);
-    xmlTextWriterStartElement(w, XML("testcase"));
-    xmlTextWriterWriteAttribute(w, XML("classname"), XML(row->op->name));
-    xmlTextWriterWriteAttribute(w, XML("name"), XML(row->line));
-    if (v->outcome != HM_PASS) {
-        bool skipped = v->outcome == HM_SKIPPED || v->outcome == HM_DECLINED;
-        xmlTextWriterStartElement(w, XML(skipped ? "skipped" : "failure"));
-        if (!skipped) xmlTextWriterWriteAttribute(w, XML("type"), XML(outcome));
-        xmlTextWriterWriteAttribute(w, XML("message"), XML(v->why));
-        if (!skipped) xmlTextWriterWriteString(w, XML(row->repro));
-        xmlTextWriterEndElement(w);
-    }
-    xmlTextWriterEndElement(w);
-}
-
-static char *junit_text(const hm_report *r) {
-    xmlBuffer *buffer = xmlBufferCreate();
-    xmlTextWriter *w = buffer ? xmlNewTextWriterMemory(buffer, 0) : NULL;
-    char *text = NULL;
-    if (w) {
-        const int64_t *n = r->total;
-        xmlTextWriterSetIndent(w, 1);
-        xmlTextWriterStartDocument(w, NULL, "UTF-8", NULL);
-        xmlTextWriterStartElement(w, XML("testsuite"));
-        xmlTextWriterWriteFormatAttribute(w, XML("name"), "hallmark %s %s", r->impl, r->suite);
-        xmlTextWriterWriteFormatAttribute(w, XML("tests"), "%lld", (long long)r->nrows);
-        xmlTextWriterWriteFormatAttribute(w, XML("failures"), "%lld",
-                                          (long long)(n[HM_FAIL] + n[HM_OUT_OF_CLASS] + n[HM_VACUOUS]));
-        xmlTextWriterWriteAttribute(w, XML("errors"), XML("0"));
-        xmlTextWriterWriteFormatAttribute(w, XML("skipped"), "%lld", (long long)(n[HM_SKIPPED] + n[HM_DECLINED]));
-        for (int64_t i = 0; i < r->nrows; i++) junit_row(w, &r->row[i]);
-        if (xmlTextWriterEndDocument(w) >= 0 && xmlTextWriterFlush(w) >= 0) text = strdup((const char *)xmlBufferContent(buffer));
-        xmlFreeTextWriter(w);
-    }
-    if (buffer) xmlBufferFree(buffer);
-    return text;
-}
-
-/* ---- summary.md --------------------------------------------------------------------------------------------------- */
-
-static void markdown(FILE *f, const char *text) {
-    for (; *text; text++) {
-        if (strchr("|<>`*_\\", *text)) fputc('\\', f);
-        fputc(*text, f);
-    }
-}
-
-static char *summary_text(const hm_report *r) {
-    char *text = NULL;
-    size_t size;
-    FILE *f = open_memstream(&text, &size);
-    if (!f) return NULL;
-    fprintf(f, "# Certificate of ");
-    markdown(f, r->impl);
-    fprintf(f, "\n\nhallmark %s, suite %s, seed %llu", HM_VERSION, r->suite, (unsigned long long)r->seed);
-    for (int i = 0; i < r->nflags; i++) fprintf(f, ", %s", r->flag[i]);
-    const int64_t *n = r->total;
-    fprintf(f, ".\n\n%lld cases: %lld passed, %lld failed, %lld out of class, %lld vacuous, %lld skipped, %lld declined; not provided: ",
-            (long long)r->nrows, (long long)n[HM_PASS], (long long)n[HM_FAIL], (long long)n[HM_OUT_OF_CLASS],
-            (long long)n[HM_VACUOUS], (long long)n[HM_SKIPPED], (long long)n[HM_DECLINED]);
-    markdown(f, r->missing);
-    fprintf(f, ".\n\n| verdict | case | elements | outside | class | decided | max ulp | what is wrong |\n"
-               "| --- | --- | --: | --: | --- | --: | --: | --- |\n");
-    for (int pass = 0; pass < 2; pass++) /* what is not a pass comes first */
-        for (int64_t i = 0; i < r->nrows; i++) {
-            const hm_verdict *v = &r->row[i].v;
-            if ((v->outcome == HM_PASS) != pass) continue;
-            fprintf(f, "| %s | `%s` | %lld | %lld | %s | %.2f %% | %.4g | ", hm_outcome_name(v->outcome), r->row[i].line,
-                    (long long)v->elements, (long long)v->outside, v->elements ? hm_class_name(v->consistent) : "",
-                    floor(v->decided * 1e4) / 1e2, v->max_ulp);
-            if (!pass) markdown(f, v->why);
-            fputs(" |\n", f);
-        }
-    fclose(f);
-    return text;
-}
-
-/* ---- files -------------------------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------------------------------
+ */
 
 hm_status hm_write_file(const char *path, const void *data, size_t size, char *why, size_t why_size) {
     char temporary[4096 + 32];
@@ -392,7 +165,8 @@ hm_status hm_report_write(const hm_report *r, const char *dir, char *why, size_t
     static const struct {
         const char *name;
         char *(*text)(const hm_report *);
-    } files[] = {{"junit.xml", junit_text}, {"summary.md", summary_text}, {"certificate.json", certificate_text}};
+    } files[] = {
+        {"junit.xml", hm_report_junit}, {"summary.md", hm_report_summary}, {"certificate.json", hm_report_certificate}};
     hm_status status = hm_report_folder(dir, why, size);
     for (size_t i = 0; status == HM_OK && i < sizeof files / sizeof *files; i++) {
         char path[4096];
@@ -404,8 +178,7 @@ hm_status hm_report_write(const hm_report *r, const char *dir, char *why, size_t
         if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, files[i].name) >= sizeof path) {
             snprintf(why, size, "the folder name %.200s... is too long", dir);
             status = HM_BAD_ARG;
-        } else
-            status = hm_write_file(path, text, strlen(text), why, size);
+        } else status = hm_write_file(path, text, strlen(text), why, size);
         free(text);
     }
     return status;

@@ -8,15 +8,17 @@
 
 typedef struct hm_report hm_report;
 
-/* suite: "smoke", "quick", "full", "case", "replay"; flags: options that changed what was judged, e.g. "class=chain512" (NULL-terminated). */
+/* suite: "smoke", "quick", "full", "case", "replay"; flags: options that changed what was judged, e.g. "class=chain512"
+ * (NULL-terminated). */
 hm_report *hm_report_new(const hm_impl *impl, const char *suite, uint64_t seed, const char *const *flags);
 /* repro: the command that reproduces this row. inputs_xxh3 from the call. */
-void hm_report_add(hm_report *r, const hm_op_info *op, const char *case_line, uint64_t inputs_xxh3, const hm_verdict *v, const char *repro);
+void hm_report_add(hm_report *r, const hm_op_info *op, const char *case_line, uint64_t inputs_xxh3, const hm_verdict *v,
+                   const char *repro);
 void hm_report_not_provided(hm_report *r, const hm_op_info *op);
 /* Names of the ops that are not provided, space separated; "none". Valid while r lives. */
 const char *hm_report_missing(const hm_report *r);
-/* The loosest class that the judged rows of op need, if class-separating inputs were among them; else "not separated", since
- * ordinary data cannot tell the classes apart; "none" if an element was outside them all. */
+/* The loosest class that the judged rows of op need, if class-separating inputs were among them; else "not separated",
+ * since ordinary data cannot tell the classes apart; "none" if an element was outside them all. */
 const char *hm_report_consistent(const hm_report *r, const hm_op_info *op);
 /* The instruction set asked for (default "native"): the payload says what was asked, the host what there was. */
 void hm_report_isa(hm_report *r, const char *isa);

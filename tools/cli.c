@@ -1,7 +1,7 @@
+/* cli.c: option values, the options of a run, signals. */
 #include "cli.h"
 
 #include <errno.h>
-#include <math.h>
 #include <omp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -30,7 +30,8 @@ void hm_parse(const struct argp *argp, int argc, char **argv, void *input) {
     if (failed) hm_die(HM_EXIT_USAGE, "%s", strerror(failed));
 }
 
-/* ---- option values ------------------------------------------------------------------------------------------------ */
+/* ---- option values ------------------------------------------------------------------------------------------------
+ */
 
 int64_t hm_option_i64(const char *option, const char *text, int64_t least, int64_t most) {
     char *end;
@@ -102,7 +103,8 @@ static void classes_check(const char *classes) {
         if (!one) {
             char op[64];
             snprintf(op, sizeof op, "%.*s", (int)name, p);
-            if (name == n) hm_die(HM_EXIT_USAGE, "--class is \"%s\", but must be a class, or OP=CLASS,OP=CLASS", classes);
+            if (name == n)
+                hm_die(HM_EXIT_USAGE, "--class is \"%s\", but must be a class, or OP=CLASS,OP=CLASS", classes);
             only = hm_option_op(op);
         }
         const char *text = one ? p : p + name + 1;
@@ -110,22 +112,25 @@ static void classes_check(const char *classes) {
         for (int i = 0; i < hm_op_count(); i++) {
             const hm_op_info *op = hm_op_at(i);
             if ((!only || only == op) && !op_has_class(op, text, length))
-                hm_die(HM_EXIT_USAGE, "--class asks for \"%.*s\", but the classes of %s are: %s", (int)length, text, op->name,
-                       op->classes);
+                hm_die(HM_EXIT_USAGE, "--class asks for \"%.*s\", but the classes of %s are: %s", (int)length, text,
+                       op->name, op->classes);
         }
         p += n;
         if (!*p) return;
     }
 }
 
-/* ---- options of a run --------------------------------------------------------------------------------------------- */
+/* ---- options of a run ---------------------------------------------------------------------------------------------
+ */
 
 enum { KEY_CLASS = 256, KEY_REQUIRE, KEY_ISA, KEY_TIMEOUT, KEY_STRICT, KEY_OUT, KEY_THREADS };
 
 static const struct argp_option run_options[] = {
     {"impl", 'i', "IMPL", 0, "ref, cpu, cuda, fault:ID, variant:ID, or a plug-in: a path that ends in .so", 0},
-    {"class", KEY_CLASS, "C", 0, "Required class: wide, chain64, chain512, any; or OP=C,OP=C (default: each op's own)", 0},
-    {"require", KEY_REQUIRE, "invariance", 0, "A result that differs between runs, rows alone or batches is a failure", 0},
+    {"class", KEY_CLASS, "C", 0, "Required class: wide, chain64, chain512, any; or OP=C,OP=C (default: each op's own)",
+     0},
+    {"require", KEY_REQUIRE, "invariance", 0, "A result that differs between runs, rows alone or batches is a failure",
+     0},
     {"isa", KEY_ISA, "ISA", 0, "Cap the instruction set: sse2, avx2, avx512 (speed only, never results)", 0},
     {"threads", KEY_THREADS, "N", 0, "OpenMP threads (speed only, never results)", 0},
     {"timeout", KEY_TIMEOUT, "S", 0, "Seconds that a plug-in has for one case (default 60)", 0},
@@ -137,18 +142,33 @@ static const struct argp_option run_options[] = {
 static error_t run_parse(int key, char *text, struct argp_state *state) {
     hm_run_options *o = state->input;
     switch (key) {
-    case 'i': o->impl = text; return 0;
-    case KEY_CLASS: o->classes = text; return 0;
-    case KEY_REQUIRE:
-        if (strcmp(text, "invariance")) hm_die(HM_EXIT_USAGE, "--require is \"%s\", but must be invariance", text);
-        o->require_invariance = true;
-        return 0;
-    case KEY_ISA: o->isa = text; return 0;
-    case KEY_THREADS: o->threads = (int)hm_option_i64("--threads", text, 1, 4096); return 0;
-    case KEY_TIMEOUT: o->timeout = hm_option_seconds("--timeout", text); return 0;
-    case KEY_STRICT: o->strict = true; return 0;
-    case KEY_OUT: o->out = text; return 0;
-    default: return ARGP_ERR_UNKNOWN;
+        case 'i':
+            o->impl = text;
+            return 0;
+        case KEY_CLASS:
+            o->classes = text;
+            return 0;
+        case KEY_REQUIRE:
+            if (strcmp(text, "invariance")) hm_die(HM_EXIT_USAGE, "--require is \"%s\", but must be invariance", text);
+            o->require_invariance = true;
+            return 0;
+        case KEY_ISA:
+            o->isa = text;
+            return 0;
+        case KEY_THREADS:
+            o->threads = (int)hm_option_i64("--threads", text, 1, 4096);
+            return 0;
+        case KEY_TIMEOUT:
+            o->timeout = hm_option_seconds("--timeout", text);
+            return 0;
+        case KEY_STRICT:
+            o->strict = true;
+            return 0;
+        case KEY_OUT:
+            o->out = text;
+            return 0;
+        default:
+            return ARGP_ERR_UNKNOWN;
     }
 }
 const struct argp hm_run_argp = {.options = run_options, .parser = run_parse};
@@ -172,8 +192,11 @@ hm_impl *hm_run_open(const hm_run_options *o, const char *fallback) {
 }
 
 hm_judge_options hm_run_judge_options(const hm_run_options *o, const hm_op_info *op) {
-    return (hm_judge_options){.required = class_asked(o->classes, op), .tier = HM_TIER_TWO, .threads = o->threads,
-                              .check_invariance = true, .require_invariance = o->require_invariance};
+    return (hm_judge_options){.required = class_asked(o->classes, op),
+                              .tier = HM_TIER_TWO,
+                              .threads = o->threads,
+                              .check_invariance = true,
+                              .require_invariance = o->require_invariance};
 }
 
 const char *const *hm_run_flags(const hm_run_options *o, const char *more) {
@@ -190,7 +213,8 @@ const char *const *hm_run_flags(const hm_run_options *o, const char *more) {
 
 void hm_shell_quote(const char *text, char *to, size_t size) {
     size_t n = 0;
-    if (*text && strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=+,@%") == strlen(text)) {
+    if (*text &&
+        strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=+,@%") == strlen(text)) {
         snprintf(to, size, "%s", text);
         return;
     }
@@ -199,8 +223,7 @@ void hm_shell_quote(const char *text, char *to, size_t size) {
         if (*text == '\'') {
             memcpy(to + n, "'\\''", 4);
             n += 4;
-        } else
-            to[n++] = *text;
+        } else to[n++] = *text;
     }
     to[n++] = '\'';
     to[n] = 0;
@@ -212,8 +235,8 @@ void hm_run_repro(const hm_run_options *o, const char *fallback, const char *wha
     hm_shell_quote(o->impl ? o->impl : fallback, impl, sizeof impl);
     hm_shell_quote(rest, quoted, sizeof quoted);
     snprintf(text, size, "hallmark %s --impl %s%s%s%s%s%s %s", what, impl, o->classes ? " --class " : "",
-             o->classes ? o->classes : "", o->require_invariance ? " --require invariance" : "", *option ? " " : "", option,
-             quoted);
+             o->classes ? o->classes : "", o->require_invariance ? " --require invariance" : "", *option ? " " : "",
+             option, quoted);
 }
 
 int hm_run_finish(const hm_run_options *o, hm_report *r) {
@@ -229,140 +252,12 @@ int hm_run_finish(const hm_run_options *o, hm_report *r) {
     return code;
 }
 
-/* ---- progress ----------------------------------------------------------------------------------------------------- */
-
-double hm_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-hm_progress hm_progress_start(const char *what, int64_t total) {
-    hm_progress p = {.what = what, .total = total, .shown = -1, .on = isatty(STDERR_FILENO)};
-    return p;
-}
-
-void hm_progress_step(hm_progress *p, const char *label) {
-    enum { WIDTH = 24, LABEL = 60 };
-    p->done++;
-    if (!p->on || p->total <= 0) return;
-    int percent = (int)(100 * p->done / p->total);
-    double now = hm_seconds();
-    if (percent == p->shown && now - p->drawn_at < 0.2) return;
-    p->shown = percent;
-    p->drawn_at = now;
-    int full = (int)(WIDTH * p->done / p->total);
-    fprintf(stderr, "\r%s [%.*s%*s] %lld/%lld %-*.*s", p->what, full, "########################", WIDTH - full, "",
-            (long long)p->done, (long long)p->total, LABEL, LABEL, label ? label : "");
-    fflush(stderr);
-}
-
-void hm_progress_clear(hm_progress *p) {
-    if (p->on && p->shown >= 0) fputs("\r\033[K", stderr);
-    p->shown = -1;
-}
-
-/* ---- tables ------------------------------------------------------------------------------------------------------- */
-
-enum { COLUMNS = 16 };
-struct hm_table {
-    char **row;
-    int nrows, width[COLUMNS];
-};
-
-static void table_add(hm_table *t, char *row) {
-    char **rows = row ? realloc(t->row, (size_t)(t->nrows + 1) * sizeof *rows) : NULL;
-    if (!rows) hm_die(HM_EXIT_INTERNAL, "out of memory");
-    t->row = rows;
-    t->row[t->nrows++] = row;
-    for (int i = 0; i < COLUMNS; i++) {
-        int n = (int)strcspn(row, "\t"), skip = t->nrows == 1 && *row == '>';
-        if (n - skip > t->width[i]) t->width[i] = n - skip;
-        if (!row[n]) return;
-        row += n + 1;
-    }
-}
-
-hm_table *hm_table_new(const char *header) {
-    hm_table *t = calloc(1, sizeof *t);
-    if (!t) hm_die(HM_EXIT_INTERNAL, "out of memory");
-    table_add(t, strdup(header));
-    return t;
-}
-
-void hm_table_row(hm_table *t, const char *format, ...) {
-    va_list list;
-    char *row = NULL;
-    va_start(list, format);
-    if (vasprintf(&row, format, list) < 0) row = NULL;
-    va_end(list);
-    table_add(t, row);
-}
-
-void hm_table_print(hm_table *t, FILE *to) {
-    bool right[COLUMNS] = {0};
-    for (int r = 0; r < t->nrows; r++) {
-        const char *cell = t->row[r];
-        for (int i = 0, more = 1; more && i < COLUMNS; i++) {
-            int n = (int)strcspn(cell, "\t");
-            more = cell[n] != 0;
-            const char *next = cell + n + 1;
-            if (r == 0 && *cell == '>') {
-                right[i] = true;
-                cell++, n--;
-            }
-            int pad = t->width[i] - n;
-            fprintf(to, "%*s%.*s%*s", right[i] ? pad : 0, "", n, cell, more ? (right[i] ? 0 : pad) + 2 : 0, "");
-            cell = next;
-        }
-        fputc('\n', to);
-        free(t->row[r]);
-    }
-    free(t->row);
-    free(t);
-}
-
-const char *hm_percent(double share, char text[16]) {
-    double floored = share >= 1 ? 100 : floor(share * 1e4) / 1e2;
-    snprintf(text, 16, floored == 100 ? "%.0f %%" : "%.2f %%", floored);
-    return text;
-}
-
-/* ---- results ------------------------------------------------------------------------------------------------------ */
-
-void hm_print_failure(FILE *to, const hm_op_info *op, const char *line, const hm_verdict *v, const char *repro) {
-    char name[32];
-    int n = snprintf(name, sizeof name, "%s", hm_outcome_name(v->outcome));
-    for (int i = 0; i < n; i++) name[i] = name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] - 'a' + 'A') : name[i];
-    fprintf(to, "%s  %s\n  why    %s\n", name, line, v->why);
-    if (v->has_worst && v->outcome != HM_SKIPPED && v->outcome != HM_DECLINED) {
-        fprintf(to, "  worst  %s[", op->args[v->worst_arg].name);
-        for (int i = 0; i < v->worst_ndim; i++) fprintf(to, "%s%lld", i ? "," : "", (long long)v->worst_index[i]);
-        fprintf(to, "] is %.9g (%a), must be %s%.9g to %.9g (%a to %a)\n", v->worst_got, v->worst_got,
-                v->worst_outside ? "" : "(and is) ", v->worst_lo, v->worst_hi, v->worst_lo, v->worst_hi);
-    }
-    fprintf(to, "  repro  %s\n", repro);
-}
-
-void hm_print_totals(FILE *to, const hm_report *r) {
-    static const struct {
-        hm_outcome outcome;
-        const char *name;
-    } list[] = {{HM_PASS, "passed"}, {HM_FAIL, "failed"}, {HM_OUT_OF_CLASS, "out of class"}, {HM_VACUOUS, "vacuous"},
-                {HM_SKIPPED, "skipped"}, {HM_DECLINED, "declined"}};
-    fprintf(to, "%lld cases:", (long long)hm_report_cases(r));
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-        fprintf(to, "%s %lld %s", i ? "," : "", (long long)hm_report_total(r, list[i].outcome), list[i].name);
-    fprintf(to, "; not provided: %s\n", hm_report_missing(r));
-}
-
-/* ---- signals ------------------------------------------------------------------------------------------------------ */
+/* ---- signals ------------------------------------------------------------------------------------------------------
+ */
 
 static volatile sig_atomic_t caught;
 
-static void on_signal(int number) {
-    caught = number;
-}
+static void on_signal(int number) { caught = number; }
 
 void hm_interruptible(void) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
@@ -370,9 +265,7 @@ void hm_interruptible(void) {
     sigaction(SIGTERM, &action, NULL);
 }
 
-bool hm_interrupted(void) {
-    return caught != 0;
-}
+bool hm_interrupted(void) { return caught != 0; }
 
 _Noreturn void hm_interrupted_exit(const char *what) {
     fflush(stdout);
@@ -380,4 +273,10 @@ _Noreturn void hm_interrupted_exit(const char *what) {
     signal(caught, SIG_DFL);
     raise(caught);
     _exit(128 + caught);
+}
+
+double hm_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }

@@ -40,7 +40,8 @@ const hm_op_info *hm_option_op(const char *text);
 
 /* Options of every verb that runs and judges an implementation. As a child parser:
  *     static const struct argp_child children[] = {{&hm_run_argp, 0, "Running and judging:", 1}, {0}};
- * and, in the parent's parser, case ARGP_KEY_INIT: state->child_inputs[0] = &mine.run; with mine.run = HM_RUN_OPTIONS. */
+ * and, in the parent's parser, case ARGP_KEY_INIT: state->child_inputs[0] = &mine.run; with mine.run = HM_RUN_OPTIONS.
+ */
 typedef struct {
     const char *impl, *classes, *isa, *out; /* as given; NULL if not */
     bool require_invariance, strict;
@@ -58,7 +59,8 @@ hm_impl *hm_run_open(const hm_run_options *options, const char *fallback);
 hm_judge_options hm_run_judge_options(const hm_run_options *options, const hm_op_info *op);
 /* The options that change what is judged, as the certificate's flags; NULL-terminated, valid for the process. */
 const char *const *hm_run_flags(const hm_run_options *options, const char *more);
-/* The command that reproduces a row: "hallmark WHAT --impl I [--class C] [--require invariance] [OPTION] 'REST'"; option may be "". */
+/* The command that reproduces a row: "hallmark WHAT --impl I [--class C] [--require invariance] [OPTION] 'REST'";
+ * option may be "". */
 void hm_run_repro(const hm_run_options *options, const char *fallback, const char *what, const char *option,
                   const char *rest, char *text, size_t size);
 
@@ -74,10 +76,11 @@ typedef struct {
     bool on;
 } hm_progress;
 hm_progress hm_progress_start(const char *what, int64_t total);
-void hm_progress_step(hm_progress *p, const char *label); /* one more done; label: what comes next, may be NULL */
+void hm_progress_step(hm_progress *p, const char *label); /* one more done; label: what it was, may be NULL */
 void hm_progress_clear(hm_progress *p);                   /* takes the bar away, before results are printed */
 
-/* A table: cells separated by tabs, the first row is the header; a header cell that begins with '>' is right-aligned. */
+/* A table: cells separated by tabs, the first row is the header; a header cell that begins with '>' is right-aligned.
+ */
 typedef struct hm_table hm_table;
 hm_table *hm_table_new(const char *header);
 void hm_table_row(hm_table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -93,8 +96,9 @@ const char *hm_percent(double share, char text[16]);
 /* Writes the report where --out says (if it does) and returns the exit code for it. */
 int hm_run_finish(const hm_run_options *options, hm_report *r);
 
-/* After hm_interruptible, SIGINT and SIGTERM only set a flag: the loop looks at it between cases, and files are written whole or
- * not at all. A second signal kills. hm_interrupted_exit clears up by raising the signal again with its default action. */
+/* After hm_interruptible, SIGINT and SIGTERM only set a flag: the loop looks at it between cases, and files are written
+ * whole or not at all. A second signal kills. hm_interrupted_exit clears up by raising the signal again with its
+ * default action. */
 void hm_interruptible(void);
 bool hm_interrupted(void);
 _Noreturn void hm_interrupted_exit(const char *what);

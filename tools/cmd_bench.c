@@ -1,5 +1,5 @@
-/* hallmark bench: times what certifies. Caches are swept before every timed run; the ceiling is a parallel memcpy that moves as many
- * bytes, timed in turn with the op, so that the share of it survives a change of machine. */
+/* hallmark bench: times what certifies. Caches are swept before every timed run; the ceiling is a parallel memcpy that
+ * moves as many bytes, timed in turn with the op, so that the share of it survives a change of machine. */
 #include <jansson.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -35,7 +35,8 @@ typedef struct {
     int timed, failed, absent;
 } session;
 
-/* ---- measuring ---------------------------------------------------------------------------------------------------- */
+/* ---- measuring ----------------------------------------------------------------------------------------------------
+ */
 
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -58,8 +59,7 @@ static double time_copy(session *s, size_t bytes) {
     int64_t chunks = (int64_t)((bytes + CHUNK - 1) / CHUNK);
     sweep(s);
     double start = hm_seconds();
-    if (chunks == 1)
-        memcpy(s->to, s->from, bytes);
+    if (chunks == 1) memcpy(s->to, s->from, bytes);
     else {
 #pragma omp parallel
         {
@@ -125,15 +125,18 @@ static double golden_ratio(const session *s, hm_call *call) {
     return timing_of(judge_time, GOLDEN_RUNS).median / timing_of(run_time, GOLDEN_RUNS).median;
 }
 
-/* ---- one case ----------------------------------------------------------------------------------------------------- */
+/* ---- one case -----------------------------------------------------------------------------------------------------
+ */
 
-static void print_row(session *s, const hm_call *call, size_t bytes, timing op, timing copy, double ratio) {
+static void print_row(session *s, const hm_call *call, const char *line, size_t bytes, timing op, timing copy,
+                      double ratio) {
     double speed = (double)bytes / op.median * 1e-9, ceiling = (double)bytes / copy.median * 1e-9;
     if (s->options->json) {
-        json_t *j = json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "op", call->op->name, "case",
-                              call->name, "impl", s->impl->name, "threads", omp_get_max_threads(), "runs", op.runs, "bytes",
-                              (json_int_t)bytes, "seconds_q1", op.q1, "seconds_median", op.median, "seconds_q3", op.q3, "gb_per_s",
-                              speed, "copy_gb_per_s", ceiling, "share", speed / ceiling);
+        json_t *j =
+            json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "op", call->op->name, "case",
+                      call->name, "impl", s->impl->name, "threads", omp_get_max_threads(), "runs", op.runs, "bytes",
+                      (json_int_t)bytes, "seconds_q1", op.q1, "seconds_median", op.median, "seconds_q3", op.q3,
+                      "gb_per_s", speed, "copy_gb_per_s", ceiling, "share", speed / ceiling);
         if (ratio > 0) json_object_set_new(j, "golden_and_verdict_per_ref", json_real(ratio));
         char *text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(6));
         if (!text) hm_die(HM_EXIT_INTERNAL, "out of memory");
@@ -144,8 +147,8 @@ static void print_row(session *s, const hm_call *call, size_t bytes, timing op, 
     }
     char golden[32] = "";
     if (ratio > 0) snprintf(golden, sizeof golden, "\t%.1fx", ratio);
-    hm_table_row(s->table, "%.1f\t%.1f..%.1f\t%.2f\t%.2f\t%.0f %%\t%d%s\t%s", 1e6 * op.median, 1e6 * op.q1, 1e6 * op.q3, speed,
-                 ceiling, 100 * speed / ceiling, op.runs, golden, call->name);
+    hm_table_row(s->table, "%.1f\t%.1f..%.1f\t%.2f\t%.2f\t%.0f %%\t%d%s\t%s", 1e6 * op.median, 1e6 * op.q1, 1e6 * op.q3,
+                 speed, ceiling, 100 * speed / ceiling, op.runs, golden, line);
 }
 
 /* What does not certify is not timed. */
@@ -160,10 +163,8 @@ static bool certified(session *s, hm_call *call) {
     hm_progress_clear(&s->progress);
     fprintf(stderr, "not timed, since it does not certify:\n");
     hm_print_failure(stderr, call->op, call->name, &v, repro);
-    if (v.outcome == HM_DECLINED || v.outcome == HM_NOT_OFFERED || v.outcome == HM_SKIPPED)
-        s->absent++;
-    else
-        s->failed++;
+    if (v.outcome == HM_DECLINED || v.outcome == HM_NOT_OFFERED || v.outcome == HM_SKIPPED) s->absent++;
+    else s->failed++;
     return false;
 }
 
@@ -197,7 +198,7 @@ static void bench_case(session *s, const char *line) {
         }
         if (!hm_interrupted()) {
             double ratio = s->options->golden ? golden_ratio(s, call) : 0;
-            print_row(s, call, bytes, timing_of(op_time, runs), timing_of(copy_time, runs), ratio);
+            print_row(s, call, line, bytes, timing_of(op_time, runs), timing_of(copy_time, runs), ratio);
             s->timed++;
         }
     }
@@ -225,30 +226,44 @@ static void count(session *s, const char *line) {
     s->progress.total++;
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------------ */
+/* ---- options ------------------------------------------------------------------------------------------------------
+ */
 
 enum { KEY_CASE = 512, KEY_SECONDS, KEY_JSON, KEY_GOLDEN };
 
 static error_t parse(int key, char *text, struct argp_state *state) {
     bench_options *o = state->input;
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &o->run; return 0;
-    case 'o': o->op = hm_option_op(text); return 0;
-    case KEY_CASE:
-        if (o->ncases == MAX_CASES) hm_die(HM_EXIT_USAGE, "--case may be given %d times at most", MAX_CASES);
-        o->cases[o->ncases++] = text;
-        return 0;
-    case KEY_SECONDS: o->seconds = hm_option_seconds("--seconds", text); return 0;
-    case KEY_JSON: o->json = true; return 0;
-    case KEY_GOLDEN: o->golden = true; return 0;
-    case ARGP_KEY_ARG: hm_die(HM_EXIT_USAGE, "\"%s\" is not an option; --help lists them", text);
-    default: return ARGP_ERR_UNKNOWN;
+        case ARGP_KEY_INIT:
+            state->child_inputs[0] = &o->run;
+            return 0;
+        case 'o':
+            o->op = hm_option_op(text);
+            return 0;
+        case KEY_CASE:
+            if (o->ncases == MAX_CASES) hm_die(HM_EXIT_USAGE, "--case may be given %d times at most", MAX_CASES);
+            o->cases[o->ncases++] = text;
+            return 0;
+        case KEY_SECONDS:
+            o->seconds = hm_option_seconds("--seconds", text);
+            return 0;
+        case KEY_JSON:
+            o->json = true;
+            return 0;
+        case KEY_GOLDEN:
+            o->golden = true;
+            return 0;
+        case ARGP_KEY_ARG:
+            hm_die(HM_EXIT_USAGE, "\"%s\" is not an option; --help lists them", text);
+        default:
+            return ARGP_ERR_UNKNOWN;
     }
 }
 
 static const char about[] =
     "Times an implementation on shapes of real models, with cold caches.\v"
-    "GB/s counts the bytes that must move: each input element once, each output element once. The ceiling is a memcpy of as "
+    "GB/s counts the bytes that must move: each input element once, each output element once. The ceiling is a memcpy "
+    "of as "
     "many bytes on as many threads, timed in turn with the op. The spread is from the first to the third quartile.\n\n"
     "A case that does not certify is not timed (exit 1). The time of a plug-in includes the round trip to its process.";
 
@@ -265,7 +280,8 @@ int hm_cmd_bench(int argc, char **argv) {
     static const struct argp argp = {options, parse, NULL, about, children, NULL, NULL};
     bench_options o = {.run = HM_RUN_OPTIONS, .seconds = 1};
     hm_parse(&argp, argc, argv, &o);
-    if (o.run.out || o.run.strict) hm_die(HM_EXIT_USAGE, "--out and --strict belong to certify: a timing is no certificate");
+    if (o.run.out || o.run.strict)
+        hm_die(HM_EXIT_USAGE, "--out and --strict belong to certify: a timing is no certificate");
 
     long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
     size_t least = (size_t)32 << 20, most = (size_t)256 << 20, l3 = cache > 0 ? (size_t)cache : 0;

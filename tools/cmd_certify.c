@@ -34,16 +34,15 @@ typedef struct {
     hm_progress progress;
     group *groups;
     int ngroups;
-    int64_t number;      /* of the case in the suite */
-    int64_t failures;    /* printed so far */
-    char *provided;      /* by op index: 0 not asked, 1 yes, 2 no */
+    int64_t number;   /* of the case in the suite */
+    int64_t failures; /* printed so far */
+    char *provided;   /* by op index: 0 not asked, 1 yes, 2 no */
 } session;
 
-static bool in_shard(const certify_options *o, int64_t number) {
-    return number % o->shards == o->shard - 1;
-}
+static bool in_shard(const certify_options *o, int64_t number) { return number % o->shards == o->shard - 1; }
 
-/* ---- the table ---------------------------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------------------------
+ */
 
 /* The dtype of the first input and the modes that differ from the default; cases that expect an error stand apart. */
 static void group_key(const hm_case_spec *spec, char *key, size_t size) {
@@ -120,15 +119,15 @@ static void print_classes(const session *s) {
         hm_class required = hm_run_judge_options(&s->options->run, op).required;
         const char *name = required == HM_CLASS_NONE ? op->class_required : hm_class_name(required);
         if (!strcmp(class, "not separated"))
-            printf("%s: class %s required; these inputs cannot tell the classes apart (not separated)\n", op->name, name);
-        else if (!strcmp(class, "none"))
-            printf("%s: class %s required; consistent with no class\n", op->name, name);
-        else
-            printf("%s: class %s required; consistent with %s\n", op->name, name, class);
+            printf("%s: class %s required; these inputs cannot tell the classes apart (not separated)\n", op->name,
+                   name);
+        else if (!strcmp(class, "none")) printf("%s: class %s required; consistent with no class\n", op->name, name);
+        else printf("%s: class %s required; consistent with %s\n", op->name, name, class);
     }
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------------------------------------------------
+ */
 
 static void judge_case(session *s, const hm_case_spec *spec) {
     const certify_options *o = s->options;
@@ -143,10 +142,8 @@ static void judge_case(session *s, const hm_case_spec *spec) {
         inputs = call->inputs_xxh3;
         hm_judge(s->impl, call, &judge, &v);
         hm_call_free(call);
-    } else if (status == HM_NO_MEMORY)
-        snprintf(v.why, sizeof v.why, "no memory for this case: %.400s", why);
-    else
-        hm_die(o->ncases ? HM_EXIT_USAGE : HM_EXIT_INTERNAL, "the case '%s' cannot be set up: %s", spec->line, why);
+    } else if (status == HM_NO_MEMORY) snprintf(v.why, sizeof v.why, "no memory for this case: %.400s", why);
+    else hm_die(o->ncases ? HM_EXIT_USAGE : HM_EXIT_INTERNAL, "the case '%s' cannot be set up: %s", spec->line, why);
     if (v.outcome == HM_NOT_OFFERED) return;
     hm_run_repro(&o->run, "ref", "certify", "--case", spec->line, repro, sizeof repro);
     hm_report_add(s->report, spec->op, spec->line, inputs, &v, repro);
@@ -207,43 +204,53 @@ static void run_cases(session *s) {
         if (visit(&spec[i], s)) return;
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------------ */
+/* ---- options ------------------------------------------------------------------------------------------------------
+ */
 
 enum { KEY_SUITE = 512, KEY_CASE, KEY_SEED, KEY_SHARD };
 
 static error_t parse(int key, char *text, struct argp_state *state) {
     certify_options *o = state->input;
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &o->run; return 0;
-    case 'o': o->op = hm_option_op(text); return 0;
-    case KEY_SUITE:
-        o->suite = hm_option_suite(text);
-        o->suite_name = text;
-        return 0;
-    case KEY_CASE:
-        if (o->ncases == MAX_CASES) hm_die(HM_EXIT_USAGE, "--case may be given %d times at most", MAX_CASES);
-        o->cases[o->ncases++] = text;
-        return 0;
-    case KEY_SEED: o->seed = (uint64_t)hm_option_i64("--seed", text, 0, INT64_MAX); return 0;
-    case KEY_SHARD: {
-        char end;
-        long long i, n;
-        if (sscanf(text, "%lld/%lld%c", &i, &n, &end) != 2 || i < 1 || n < i)
-            hm_die(HM_EXIT_USAGE, "--shard is \"%s\", but must be i/n with i from 1 to n", text);
-        o->shard = i;
-        o->shards = n;
-        o->shard_text = text;
-        return 0;
-    }
-    case ARGP_KEY_ARG: hm_die(HM_EXIT_USAGE, "\"%s\" is not an option; --help lists them", text);
-    default: return ARGP_ERR_UNKNOWN;
+        case ARGP_KEY_INIT:
+            state->child_inputs[0] = &o->run;
+            return 0;
+        case 'o':
+            o->op = hm_option_op(text);
+            return 0;
+        case KEY_SUITE:
+            o->suite = hm_option_suite(text);
+            o->suite_name = text;
+            return 0;
+        case KEY_CASE:
+            if (o->ncases == MAX_CASES) hm_die(HM_EXIT_USAGE, "--case may be given %d times at most", MAX_CASES);
+            o->cases[o->ncases++] = text;
+            return 0;
+        case KEY_SEED:
+            o->seed = (uint64_t)hm_option_i64("--seed", text, 0, INT64_MAX);
+            return 0;
+        case KEY_SHARD: {
+            char end;
+            long long i, n;
+            if (sscanf(text, "%lld/%lld%c", &i, &n, &end) != 2 || i < 1 || n < i)
+                hm_die(HM_EXIT_USAGE, "--shard is \"%s\", but must be i/n with i from 1 to n", text);
+            o->shard = i;
+            o->shards = n;
+            o->shard_text = text;
+            return 0;
+        }
+        case ARGP_KEY_ARG:
+            hm_die(HM_EXIT_USAGE, "\"%s\" is not an option; --help lists them", text);
+        default:
+            return ARGP_ERR_UNKNOWN;
     }
 }
 
 static const char about[] =
     "Judges every output element of an implementation against what a correct one may return.\v"
     "Without --case the quick suite is run. Every row that is not a pass prints the command that reproduces it.\n\n"
-    "Exit codes: 0 everything conforms; 1 something does not; 2 usage; 3 nothing could run; 4 vacuous; 70 internal error.";
+    "Exit codes: 0 everything conforms; 1 something does not; 2 usage; 3 nothing could run; 4 vacuous; 70 internal "
+    "error.";
 
 int hm_cmd_certify(int argc, char **argv) {
     static const struct argp_option options[] = {
@@ -266,21 +273,23 @@ int hm_cmd_certify(int argc, char **argv) {
     hm_interruptible();
     session s = {.options = &o, .impl = hm_run_open(&o.run, "ref")};
     s.progress = hm_progress_start("certify", 0);
-    s.report = hm_report_new(s.impl, o.ncases ? "case" : o.suite_name ? o.suite_name : "quick", o.seed,
-                             hm_run_flags(&o.run, o.shard_text ? shard : NULL));
+    s.report = hm_report_new(s.impl,
+                             o.ncases       ? "case"
+                             : o.suite_name ? o.suite_name
+                                            : "quick",
+                             o.seed, hm_run_flags(&o.run, o.shard_text ? shard : NULL));
     s.groups = calloc(MAX_GROUPS, sizeof *s.groups);
     s.provided = calloc((size_t)hm_op_count(), 1);
     if (!s.report || !s.groups || !s.provided) hm_die(HM_EXIT_INTERNAL, "out of memory");
     if (o.run.isa) hm_report_isa(s.report, o.run.isa);
 
-    if (o.ncases)
-        run_cases(&s);
-    else
-        run_suite(&s);
+    if (o.ncases) run_cases(&s);
+    else run_suite(&s);
     hm_progress_clear(&s.progress);
     if (hm_interrupted()) {
         char what[64];
-        snprintf(what, sizeof what, "after %lld of %lld cases", (long long)s.progress.done, (long long)s.progress.total);
+        snprintf(what, sizeof what, "after %lld of %lld cases", (long long)s.progress.done,
+                 (long long)s.progress.total);
         hm_interrupted_exit(what);
     }
     if (s.failures > SHOWN)

@@ -12,9 +12,7 @@ typedef struct {
     uint64_t seed;
 } list_options;
 
-static bool wanted(const list_options *o, const char *op) {
-    return !o->op || !strcmp(o->op, op);
-}
+static bool wanted(const list_options *o, const char *op) { return !o->op || !strcmp(o->op, op); }
 
 static void list_op(const hm_op_info *op) {
     printf("%s  (contract %d)\n  %s\n", op->name, op->contract, op->about);
@@ -22,22 +20,23 @@ static void list_op(const hm_op_info *op) {
     static const char *const directions[] = {"in", "out", "inout"};
     for (int i = 0; i < op->nargs; i++) {
         const hm_arg_info *a = &op->args[i];
-        hm_table_row(t, "  %s\t%s\t[%s]\t%s\t%s%s%s%s%s", a->name, directions[a->direction], a->shape, a->dtypes, a->about,
-                     a->optional ? "; may be absent" : "", a->in_place ? "; may be " : "", a->in_place ? a->in_place : "",
-                     a->in_place ? " itself" : "");
+        hm_table_row(t, "  %s\t%s\t[%s]\t%s\t%s%s%s%s%s", a->name, directions[a->direction], a->shape, a->dtypes,
+                     a->about, a->optional ? "; may be absent" : "", a->in_place ? "; may be " : "",
+                     a->in_place ? a->in_place : "", a->in_place ? " itself" : "");
     }
     hm_table_print(t, stdout);
     t = hm_table_new("  parameter\tvalues\tdefault\tnotes");
     for (int i = 0; i < op->nparams; i++) {
         const hm_param_info *p = &op->params[i];
         char values[256], fallback[32];
-        snprintf(values, sizeof values, "%s", p->type == HM_PARAM_F64 ? "number" : p->type == HM_PARAM_I64 ? "integer" : "");
+        snprintf(values, sizeof values, "%s",
+                 p->type == HM_PARAM_F64   ? "number"
+                 : p->type == HM_PARAM_I64 ? "integer"
+                                           : "");
         for (int k = 0; p->type == HM_PARAM_MODE && p->values[k]; k++)
             snprintf(values + strlen(values), sizeof values - strlen(values), "%s%s", k ? " | " : "", p->values[k]);
-        if (p->type == HM_PARAM_MODE)
-            snprintf(fallback, sizeof fallback, "%s", p->values[(int)p->fallback]);
-        else
-            snprintf(fallback, sizeof fallback, "%.9g", p->fallback);
+        if (p->type == HM_PARAM_MODE) snprintf(fallback, sizeof fallback, "%s", p->values[(int)p->fallback]);
+        else snprintf(fallback, sizeof fallback, "%.9g", p->fallback);
         hm_table_row(t, "  %s\t%s\t%s\t%s", p->name, values, fallback, p->about);
     }
     hm_table_print(t, stdout);
@@ -54,7 +53,8 @@ static void list_impls(const list_options *o) {
     for (int i = 0; i < hm_op_count(); i++) {
         const hm_op_info *op = hm_op_at(i);
         if (wanted(o, op->name))
-            hm_table_row(t, "%s\t%s\t%s\t%s", op->name, op->ref ? "yes" : "-", op->cpu ? "yes" : "-", op->cuda ? "yes" : "-");
+            hm_table_row(t, "%s\t%s\t%s\t%s", op->name, op->ref ? "yes" : "-", op->cpu ? "yes" : "-",
+                         op->cuda ? "yes" : "-");
     }
     hm_table_print(t, stdout);
     puts("Also: fault:ID (list faults), variant:ID (list variants), and any plug-in: ./FILE.so");
@@ -129,20 +129,28 @@ static void list_summary(void) {
 static const struct {
     const char *name;
     void (*list)(const list_options *);
-} kinds[] = {{"ops", list_ops}, {"impls", list_impls}, {"cases", list_cases},
-             {"generators", list_generators}, {"faults", list_faults}, {"variants", list_variants}};
+} kinds[] = {{"ops", list_ops},       {"impls", list_impls},
+             {"cases", list_cases},   {"generators", list_generators},
+             {"faults", list_faults}, {"variants", list_variants}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
     list_options *o = state->input;
     switch (key) {
-    case 'o': o->op = hm_option_op(text)->name; return 0;
-    case 's': o->suite = hm_option_suite(text); return 0;
-    case 'S': o->seed = (uint64_t)hm_option_i64("--seed", text, 0, INT64_MAX); return 0;
-    case ARGP_KEY_ARG:
-        if (o->kind) argp_error(state, "one kind at a time: \"%s\" and \"%s\" were given", o->kind, text);
-        o->kind = text;
-        return 0;
-    default: return ARGP_ERR_UNKNOWN;
+        case 'o':
+            o->op = hm_option_op(text)->name;
+            return 0;
+        case 's':
+            o->suite = hm_option_suite(text);
+            return 0;
+        case 'S':
+            o->seed = (uint64_t)hm_option_i64("--seed", text, 0, INT64_MAX);
+            return 0;
+        case ARGP_KEY_ARG:
+            if (o->kind) argp_error(state, "one kind at a time: \"%s\" and \"%s\" were given", o->kind, text);
+            o->kind = text;
+            return 0;
+        default:
+            return ARGP_ERR_UNKNOWN;
     }
 }
 
@@ -153,8 +161,13 @@ int hm_cmd_list(int argc, char **argv) {
         {"seed", 'S', "N", 0, "Seed of the cases that state none (default 1)", 0},
         {0},
     };
-    static const struct argp argp = {options, parse, "[ops|impls|cases|generators|faults|variants]",
-                                     "Lists what there is; without a kind, how many of each.", NULL, NULL, NULL};
+    static const struct argp argp = {options,
+                                     parse,
+                                     "[ops|impls|cases|generators|faults|variants]",
+                                     "Lists what there is; without a kind, how many of each.",
+                                     NULL,
+                                     NULL,
+                                     NULL};
     list_options o = {.suite = HM_QUICK, .seed = 1};
     hm_parse(&argp, argc, argv, &o);
     if (!o.kind) {
@@ -166,6 +179,6 @@ int hm_cmd_list(int argc, char **argv) {
             kinds[i].list(&o);
             return HM_EXIT_OK;
         }
-    hm_die(HM_EXIT_USAGE, "there is nothing called \"%s\" to list; there is ops, impls, cases, generators, faults, variants",
-           o.kind);
+    hm_die(HM_EXIT_USAGE,
+           "there is nothing called \"%s\" to list; there is ops, impls, cases, generators, faults, variants", o.kind);
 }

@@ -23,14 +23,16 @@ static const struct {
 enum { VERBS = sizeof verbs / sizeof *verbs };
 
 static void print_help(FILE *to) {
-    fputs("Usage: hallmark VERB [OPTION...]\n"
-          "Judges kernels of LLM inference ops, element by element, against what a correct one may return.\n\n",
-          to);
+    fputs(
+        "Usage: hallmark VERB [OPTION...]\n"
+        "Judges kernels of LLM inference ops, element by element, against what a correct one may return.\n\n",
+        to);
     for (int i = 0; i < VERBS; i++)
         fprintf(to, "  %-10s %s%s\n", verbs[i].name, verbs[i].about, verbs[i].run ? "" : " (not in this version)");
-    fputs("\nhallmark VERB --help explains a verb. To begin: hallmark certify --suite smoke; hallmark list ops\n"
-          "Exit codes: 0 conforms, 1 does not, 2 usage or a bad file, 3 nothing ran, 4 vacuous, 70 internal error.\n",
-          to);
+    fputs(
+        "\nhallmark VERB --help explains a verb. To begin: hallmark certify --suite smoke; hallmark list ops\n"
+        "Exit codes: 0 conforms, 1 does not, 2 usage or a bad file, 3 nothing ran, 4 vacuous, 70 internal error.\n",
+        to);
 }
 
 int main(int argc, char **argv) {

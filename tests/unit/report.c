@@ -11,13 +11,22 @@
 
 #include "certify/report.h"
 
-static const char plain[] = "rms_norm x=bf16[2,8] gen=normal seed=1", stagnate[] = "rms_norm x=bf16[2,8] gen=stagnate seed=1";
+static const char plain[] = "rms_norm x=bf16[2,8] gen=normal seed=1",
+                  stagnate[] = "rms_norm x=bf16[2,8] gen=stagnate seed=1";
 
 static hm_impl impl = {.name = "ref"};
 
 static hm_verdict verdict(hm_outcome outcome, hm_class consistent) {
-    hm_verdict v = {.outcome = outcome, .required = HM_CHAIN64, .consistent = consistent, .elements = 16, .point = 15,
-                    .decided = 0.9375, .max_ulp = 0x1.004p-1, .effects_ok = true, .effects = "ok", .invariance = "same"};
+    hm_verdict v = {.outcome = outcome,
+                    .required = HM_CHAIN64,
+                    .consistent = consistent,
+                    .elements = 16,
+                    .point = 15,
+                    .decided = 0.9375,
+                    .max_ulp = 0x1.004p-1,
+                    .effects_ok = true,
+                    .effects = "ok",
+                    .invariance = "same"};
     return v;
 }
 
