@@ -257,7 +257,11 @@ int hm_run_finish(const hm_run_options *o, hm_report *r) {
 
 static volatile sig_atomic_t caught;
 
-static void on_signal(int number) { caught = number; }
+static void on_signal(int number) {
+    static const char text[] = "\ninterrupted: ends after this case; once more to end at once\n";
+    caught = number;
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) caught = number; /* nothing to be done about it */
+}
 
 void hm_interruptible(void) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};

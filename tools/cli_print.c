@@ -113,8 +113,11 @@ void hm_print_failure(FILE *to, const hm_op_info *op, const char *line, const hm
     if (v->has_worst && v->outcome != HM_SKIPPED && v->outcome != HM_DECLINED) {
         fprintf(to, "  worst  %s[", op->args[v->worst_arg].name);
         for (int i = 0; i < v->worst_ndim; i++) fprintf(to, "%s%lld", i ? "," : "", (long long)v->worst_index[i]);
-        fprintf(to, "] is %.9g (%a), must be %s%.9g to %.9g (%a to %a)\n", v->worst_got, v->worst_got,
-                v->worst_outside ? "" : "(and is) ", v->worst_lo, v->worst_hi, v->worst_lo, v->worst_hi);
+        fprintf(to, "] is %.9g (%a), %s ", v->worst_got, v->worst_got,
+                v->worst_outside ? "but must be" : "as it may be:");
+        if (isnan(v->worst_lo)) fputs("NaN\n", to);
+        else if (v->worst_lo == v->worst_hi) fprintf(to, "%.9g (%a)\n", v->worst_lo, v->worst_lo);
+        else fprintf(to, "%.9g to %.9g (%a to %a)\n", v->worst_lo, v->worst_hi, v->worst_lo, v->worst_hi);
     }
     fprintf(to, "  repro  %s\n", repro);
 }
