@@ -42,5 +42,8 @@ hm_status hm_case_parse(const char *line, hm_case_spec *spec, char *why, size_t 
 typedef enum { HM_SMOKE = 0, HM_QUICK, HM_FULL } hm_suite;
 int hm_suite_each(hm_suite suite, const char *op, uint64_t seed, int (*visit)(const hm_case_spec *, void *), void *context,
                   char *why, size_t size);
+/* The same for one compiled-in file of data/cases; nothing is visited if there is none. */
+int hm_case_file_each(const char *file, hm_suite suite, uint64_t seed, int (*visit)(const hm_case_spec *, void *), void *context,
+                      char *why, size_t size);
 
 #endif

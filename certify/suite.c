@@ -67,18 +67,24 @@ static int each_line(walk *w, const char *text, hm_suite suite) {
     return 0;
 }
 
+int hm_case_file_each(const char *file, hm_suite suite, uint64_t seed, int (*visit)(const hm_case_spec *, void *), void *context,
+                      char *why, size_t size) {
+    for (int f = 0; f < hm_embedded_count; f++) {
+        if (strcmp(hm_embedded[f].name, file)) continue;
+        walk w = {file, 1, seed, visit, context, why, size};
+        return each_line(&w, hm_embedded[f].data, suite);
+    }
+    return 0;
+}
+
 int hm_suite_each(hm_suite suite, const char *op, uint64_t seed, int (*visit)(const hm_case_spec *, void *), void *context,
                   char *why, size_t size) {
     for (int i = 0; i < hm_op_count(); i++) {
         char file[80];
         if (op && strcmp(op, hm_op_at(i)->name)) continue;
         snprintf(file, sizeof file, "%s.cases", hm_op_at(i)->name);
-        for (int f = 0; f < hm_embedded_count; f++) {
-            if (strcmp(hm_embedded[f].name, file)) continue;
-            walk w = {file, 1, seed, visit, context, why, size};
-            int result = each_line(&w, hm_embedded[f].data, suite);
-            if (result) return result;
-        }
+        int result = hm_case_file_each(file, suite, seed, visit, context, why, size);
+        if (result) return result;
     }
     return 0;
 }
