@@ -224,6 +224,7 @@ static void judge(hm_call *call, const hm_run *run, const hm_judge_options *opti
         return;
     }
     if (run->state == HM_DIED) {
+        v->effects_ok = hm_call_effects(call, false, v->effects, sizeof v->effects);
         conclude(v, HM_FAIL, "%s", run->error[0] ? run->error : "died");
         return;
     }
