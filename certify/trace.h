@@ -7,8 +7,9 @@
  * A view gives an argument that is not contiguous, aliases another, or has a dtype that safetensors lacks:
  *   {"storage": "<call>/buf", "dtype": "BF16", "offset": 0, "shape": [...], "stride": [...]}   offset and stride in elements
  * A view under an output's plain name says where that output lay: it has to be the view of an input, which was written over;
- * one under out.<argument> gives what was recorded. An absent tensor is a missing key; a tensor that belongs to no call is
- * refused, and so is an unknown key. Ids match [A-Za-z0-9_.-]{1,64}. */
+ * one under out.<argument> gives what was recorded. Beside an output there may be ideal.<argument>, lo., hi. and flags., which
+ * `hallmark golden` writes. An absent tensor is a missing key; a tensor that belongs to no call is refused, and so is an
+ * unknown key. Ids match [A-Za-z0-9_.-]{1,64}. */
 #ifndef HM_TRACE_H
 #define HM_TRACE_H
 
@@ -41,8 +42,8 @@ const char *hm_trace_note(const hm_trace *trace, const char *key); /* another en
  * recorded take the shape of an input. Any error is a sentence in why: HM_NO_MEMORY, or what the op's check says. */
 hm_status hm_trace_call_open(const hm_trace_call *c, const char *name, hm_call **call, hm_dtype written[HM_MAX_ARGS], char *why,
                              size_t size);
-/* Copies the recorded outputs into the call, but for those of another dtype. */
-void hm_trace_call_fill(const hm_trace_call *c, hm_call *call, const hm_dtype written[HM_MAX_ARGS]);
+/* Copies the recorded outputs into the call; one of another dtype is rounded to that of the contract. */
+void hm_trace_call_fill(const hm_trace_call *c, hm_call *call);
 
 /* Writer: add tensors and metadata, then write the file whole or not at all. Tensors are laid out by falling width of their
  * elements, so that each is aligned, then in the order added; the bytes of the file are a pure function of what was added. */
@@ -51,6 +52,8 @@ hm_trace_writer *hm_trace_writer_new(void);
 void hm_trace_writer_note(hm_trace_writer *w, const char *key, const char *value);
 /* contiguous data, copied */
 void hm_trace_writer_tensor(hm_trace_writer *w, const char *name, hm_dtype dtype, int ndim, const int64_t *shape, const void *data);
-hm_status hm_trace_writer_save(hm_trace_writer *w, const char *path, char *why, size_t size); /* and frees w */
+/* Each frees w. The first gives the file's bytes, to be freed by the caller; NULL if memory is short. */
+void *hm_trace_writer_bytes(hm_trace_writer *w, size_t *bytes);
+hm_status hm_trace_writer_save(hm_trace_writer *w, const char *path, char *why, size_t size);
 
 #endif

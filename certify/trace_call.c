@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "../op/check.h"
+#include "../op/dtype.h"
 #include "trace.h"
 
 /* Outputs that the caller's args need before a call exists: addresses of their own, of the right size. */
@@ -101,18 +102,24 @@ hm_status hm_trace_call_open(const hm_trace_call *c, const char *name, hm_call *
 }
 
 static void copy(const hm_tensor *from, const hm_tensor *to) {
-    int64_t rows = hm_row_count(to), n = to->shape[to->ndim - 1], width = (int64_t)hm_dtype_size(to->dtype);
-    int64_t source = from->stride[from->ndim - 1] * width, target = to->stride[to->ndim - 1] * width;
+    int64_t rows = hm_row_count(to), n = to->shape[to->ndim - 1];
+    int64_t source_width = (int64_t)hm_dtype_size(from->dtype), target_width = (int64_t)hm_dtype_size(to->dtype);
+    int64_t source = from->stride[from->ndim - 1] * source_width, target = to->stride[to->ndim - 1] * target_width;
     for (int64_t row = 0; row < rows; row++) {
-        const char *f = (const char *)from->data + hm_row_offset(from, row) * width;
-        char *t = (char *)to->data + hm_row_offset(to, row) * width;
-        for (int64_t k = 0; k < n; k++) memcpy(t + k * target, f + k * source, (size_t)width);
+        const char *f = (const char *)from->data + hm_row_offset(from, row) * source_width;
+        char *t = (char *)to->data + hm_row_offset(to, row) * target_width;
+        for (int64_t k = 0; k < n; k++) {
+            if (from->dtype == to->dtype) memcpy(t + k * target, f + k * source, (size_t)target_width);
+            else hm_store(to->dtype, t + k * target, hm_load(from->dtype, f + k * source));
+        }
     }
 }
 
-void hm_trace_call_fill(const hm_trace_call *c, hm_call *call, const hm_dtype written[HM_MAX_ARGS]) {
+void hm_trace_call_fill(const hm_trace_call *c, hm_call *call) {
     for (int i = 0; i < c->op->nargs; i++) {
         const hm_tensor *t = hm_arg_tensor(c->op, call->args, i);
-        if (c->recorded[i] && written[i] == HM_DTYPE_NONE && hm_tensor_elements(t) > 0) copy(&c->out[i], t);
+        bool same = c->out[i].dtype == t->dtype;
+        if (!c->recorded[i] || hm_tensor_elements(t) == 0) continue;
+        if (same || (hm_is_float(c->out[i].dtype) && hm_is_float(t->dtype))) copy(&c->out[i], t);
     }
 }

@@ -85,13 +85,13 @@ static char *header(hm_trace_writer *w, const written **order) {
     return more;
 }
 
-hm_status hm_trace_writer_save(hm_trace_writer *w, const char *path, char *why, size_t size) {
+void *hm_trace_writer_bytes(hm_trace_writer *w, size_t *bytes) {
     const written **order = calloc((size_t)w->count + 1, sizeof *order);
     char *head = order && !w->failed ? header(w, order) : NULL, *file = NULL;
-    size_t length = head ? strlen(head) : 0, bytes = 8 + length;
-    for (int64_t i = 0; i < w->count; i++) bytes += w->tensors[i].bytes;
-    if (head) file = malloc(bytes);
-    hm_status status = HM_NO_MEMORY;
+    size_t length = head ? strlen(head) : 0;
+    *bytes = 8 + length;
+    for (int64_t i = 0; i < w->count; i++) *bytes += w->tensors[i].bytes;
+    if (head) file = malloc(*bytes);
     if (file) {
         for (int i = 0; i < 8; i++) file[i] = (char)(length >> 8 * i);
         char *at = (char *)memcpy(file + 8, head, length) + length;
@@ -99,13 +99,19 @@ hm_status hm_trace_writer_save(hm_trace_writer *w, const char *path, char *why, 
             memcpy(at, order[i]->tensor.data, order[i]->bytes);
             at += order[i]->bytes;
         }
-        status = hm_write_file(path, file, bytes, why, size);
-    } else {
-        hm_safetensors_refuse(path, why, size, "memory for the %zu bytes of the file could not be had", bytes);
     }
-    free(file);
     free(head);
     free(order);
     writer_free(w);
+    return file;
+}
+
+hm_status hm_trace_writer_save(hm_trace_writer *w, const char *path, char *why, size_t size) {
+    size_t bytes;
+    void *file = hm_trace_writer_bytes(w, &bytes);
+    hm_status status = HM_NO_MEMORY;
+    if (file) status = hm_write_file(path, file, bytes, why, size);
+    else hm_safetensors_refuse(path, why, size, "memory for the %zu bytes of the file could not be had", bytes);
+    free(file);
     return status;
 }

@@ -33,7 +33,8 @@ typedef struct {
     int nkinds;
 } session;
 
-/* ---- parameters ------------------------------------------------------------------------------------------------------ */
+/* ---- parameters
+ * ------------------------------------------------------------------------------------------------------ */
 
 static int mode_get(const hm_param_info *p, const void *args) {
     int value;
@@ -41,7 +42,9 @@ static int mode_get(const hm_param_info *p, const void *args) {
     return value;
 }
 
-static void mode_set(const hm_param_info *p, void *args, int value) { memcpy((char *)args + p->offset, &value, sizeof value); }
+static void mode_set(const hm_param_info *p, void *args, int value) {
+    memcpy((char *)args + p->offset, &value, sizeof value);
+}
 
 static int mode_values(const hm_param_info *p) {
     int n = 0;
@@ -76,10 +79,13 @@ static void assume_check(const char *text) {
             if (args && strlen(p->name) == n && !strncmp(p->name, text, n)) known |= param_set(p, args, text + n + 1);
             free(args);
         }
-    if (!known) hm_die(HM_EXIT_USAGE, "--assume is \"%s\", but must be PARAMETER=VALUE as `hallmark list ops` shows them", text);
+    if (!known)
+        hm_die(HM_EXIT_USAGE, "--assume is \"%s\", but must be PARAMETER=VALUE as `hallmark list ops` shows them",
+               text);
 }
 
-/* Fills in what the call does not state, from --assume. With fit, modes may stay open; else what is missing is an error. */
+/* Fills in what the call does not state, from --assume. With fit, modes may stay open; else what is missing is an
+ * error. */
 static void complete(const session *s, hm_trace_call *c) {
     for (int i = 0; i < c->op->nparams; i++) {
         const hm_param_info *p = &c->op->params[i];
@@ -89,12 +95,14 @@ static void complete(const session *s, hm_trace_call *c) {
             if (!strncmp(text, p->name, n) && text[n] == '=') c->stated[i] = param_set(p, c->args, text + n + 1);
         }
         if (c->stated[i] || (s->options->fit && p->type == HM_PARAM_MODE)) continue;
-        hm_die(HM_EXIT_USAGE, "%s: call %s (%s) does not state %s; --assume %s=%s would, or --fit-modes tries every mode", s->file,
+        hm_die(HM_EXIT_USAGE,
+               "%s: call %s (%s) does not state %s; --assume %s=%s would, or --fit-modes tries every mode", s->file,
                c->id, c->op->name, p->name, p->name, p->type == HM_PARAM_MODE ? p->values[0] : "...");
     }
 }
 
-/* ---- words ----------------------------------------------------------------------------------------------------------- */
+/* ---- words
+ * ----------------------------------------------------------------------------------------------------------- */
 
 /* "bf16, weight f32": the first input's dtype, and every input whose dtype differs from it. */
 static void dtype_text(const hm_trace_call *c, char *text, size_t size) {
@@ -105,7 +113,8 @@ static void dtype_text(const hm_trace_call *c, char *text, size_t size) {
         if (c->op->args[i].direction == HM_OUT) continue;
         if (!n) n += (size_t)snprintf(text, size, "%s", hm_dtype_name(first = dtype));
         else if (dtype == HM_DTYPE_NONE) n += (size_t)snprintf(text + n, size - n, ", no %s", c->op->args[i].name);
-        else if (dtype != first) n += (size_t)snprintf(text + n, size - n, ", %s %s", c->op->args[i].name, hm_dtype_name(dtype));
+        else if (dtype != first)
+            n += (size_t)snprintf(text + n, size - n, ", %s %s", c->op->args[i].name, hm_dtype_name(dtype));
     }
 }
 
@@ -118,7 +127,8 @@ static void shape_text(const hm_trace_call *c, char *text, size_t size) {
         strided |= t->shape[d] > 1 && t->stride[d] != dense;
         dense *= t->shape[d];
     }
-    for (int d = 0; d < t->ndim; d++) n += (size_t)snprintf(text + n, size - n, "%s%lld", d ? "," : "[", (long long)t->shape[d]);
+    for (int d = 0; d < t->ndim; d++)
+        n += (size_t)snprintf(text + n, size - n, "%s%lld", d ? "," : "[", (long long)t->shape[d]);
     snprintf(text + n, size - n, "]%s", strided ? " strided" : "");
 }
 
@@ -144,14 +154,15 @@ static void repro_text(const session *s, const hm_trace_call *c, char *text, siz
         return;
     }
     hm_shell_quote(s->file, path, sizeof path);
-    snprintf(text, size, "hallmark replay%s%s %s %s", o->run.classes ? " --class " : "", o->run.classes ? o->run.classes : "", option,
-             path);
+    snprintf(text, size, "hallmark replay%s%s %s %s", o->run.classes ? " --class " : "",
+             o->run.classes ? o->run.classes : "", option, path);
 }
 
-/* ---- one call -------------------------------------------------------------------------------------------------------- */
+/* ---- one call
+ * -------------------------------------------------------------------------------------------------------- */
 
-/* Judges the call with the parameters it has now. Dies if the trace's call is not a legal one. exact_dtype: false is returned,
- * and nothing judged, if the modes are illegal for the call or do not give the recorded dtypes. */
+/* Judges the call with the parameters it has now. Dies if the trace's call is not a legal one. exact_dtype: false is
+ * returned, and nothing judged, if the modes are illegal for the call or do not give the recorded dtypes. */
 static bool judge_call(session *s, const hm_trace_call *c, bool exact_dtype, hm_verdict *v, uint64_t *inputs) {
     hm_judge_options judge = hm_run_judge_options(&s->options->run, c->op);
     hm_run run = {.state = HM_RAN, .status = HM_OK};
@@ -170,14 +181,15 @@ static bool judge_call(session *s, const hm_trace_call *c, bool exact_dtype, hm_
     if (s->impl) {
         hm_judge(s->impl, call, &judge, v);
     } else {
-        hm_trace_call_fill(c, call, run.written);
+        hm_trace_call_fill(c, call);
         hm_judge_outputs(call, &run, &judge, v);
     }
     hm_call_free(call);
     return true;
 }
 
-/* ---- fitting --------------------------------------------------------------------------------------------------------- */
+/* ---- fitting
+ * --------------------------------------------------------------------------------------------------------- */
 
 enum { MAX_COMBINATIONS = 4096 };
 
@@ -230,8 +242,8 @@ static void fit_call(session *s, hm_trace_call *c, fitting *f) {
     }
 }
 
-/* The combinations that the recording follows: those that hold it in the required class or, if there are none, in the tightest
- * class that any does. */
+/* The combinations that the recording follows: those that hold it in the required class or, if there are none, in the
+ * tightest class that any does. */
 static hm_class followed_class(const fitting *f, hm_class required) {
     hm_class best = HM_CLASS_NONE;
     for (int k = 0; k < f->count; k++)
@@ -239,10 +251,12 @@ static hm_class followed_class(const fitting *f, hm_class required) {
     return best < required ? required : best;
 }
 
-static bool follows(const fitting *f, int k, hm_class most) { return f->class[k] != HM_CLASS_NONE && f->class[k] <= most; }
+static bool follows(const fitting *f, int k, hm_class most) {
+    return f->class[k] != HM_CLASS_NONE && f->class[k] <= most;
+}
 
-/* "round=norm_first weight_form=plain"; a mode all of whose values fit is left out. Where the modes depend on each other, every
- * combination: "any of: ...; ...". */
+/* "round=norm_first weight_form=plain"; a mode all of whose values fit is left out. Where the modes depend on each
+ * other, every combination: "any of: ...; ...". */
 static void followed_text(const hm_trace_call *c, const fitting *f, hm_class most, char *text, size_t size) {
     const hm_op_info *op = c->op;
     unsigned fixed = 0; /* modes with a single value among those that fit */
@@ -276,8 +290,8 @@ static void followed_text(const hm_trace_call *c, const fitting *f, hm_class mos
     free(args);
 }
 
-/* Judges the recording under every combination of modes. The row's verdict is that of the stated modes, if all are stated; it is a
- * failure if those do not fit although others do. text: the modes followed. */
+/* Judges the recording under every combination of modes. The row's verdict is that of the stated modes, if all are
+ * stated; it is a failure if those do not fit although others do. text: the modes followed. */
 static void fit(session *s, hm_trace_call *c, hm_verdict *v, uint64_t *inputs, char *text, size_t size) {
     static fitting f;
     bool stated = true;
@@ -310,7 +324,8 @@ static void fit(session *s, hm_trace_call *c, hm_verdict *v, uint64_t *inputs, c
     }
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------ */
+/* ---- rows
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static void followed_add(session *s, const hm_op_info *op, const char *dtype, const char *modes, bool agrees) {
     char *text = NULL;
@@ -322,8 +337,7 @@ static void followed_add(session *s, const hm_op_info *op, const char *dtype, co
         if (!more) hm_die(HM_EXIT_INTERNAL, "out of memory");
         s->kinds = more;
         s->kinds[s->nkinds++] = (followed){.text = text};
-    } else
-        free(text);
+    } else free(text);
     s->kinds[i].calls++;
     s->kinds[i].agree += agrees;
 }
@@ -359,8 +373,9 @@ static void replay_call(session *s, hm_trace_call *c) {
     repro_text(s, c, repro, sizeof repro);
     hm_report_add(s->report, c->op, name, inputs, &v, repro);
     if (v.elements > v.range_free) hm_percent(v.decided, exact);
-    hm_table_row(s->table, "%s\t%s\t%s\t%s\t%s\t%s\t%lld\t%s\t%.4g\t%s", c->id, c->op->name, shape, dtype, hm_outcome_name(v.outcome),
-                 v.elements ? hm_class_name(v.consistent) : "", (long long)(v.outside + v.out_of_class), exact, v.max_ulp, modes);
+    hm_table_row(s->table, "%s\t%s\t%s\t%s\t%s\t%s\t%lld\t%s\t%.4g\t%s", c->id, c->op->name, shape, dtype,
+                 hm_outcome_name(v.outcome), v.elements ? hm_class_name(v.consistent) : "",
+                 (long long)(v.outside + v.out_of_class), exact, v.max_ulp, modes);
     if (v.outcome == HM_PASS || v.outcome == HM_DECLINED) return;
     hm_progress_clear(&s->progress);
     hm_print_failure(stdout, c->op, name, &v, repro);
@@ -380,9 +395,10 @@ static int64_t prepare(session *s, hm_trace *trace) {
         complete(s, c);
         calls++;
         for (int k = 0; k < c->op->nargs; k++)
-            if (!s->options->run.impl && c->op->args[k].direction != HM_IN && !c->op->args[k].optional && !c->recorded[k])
-                hm_die(HM_EXIT_USAGE, "%s: call %s (%s) has no recorded output %s/out.%s; --impl would compute it", s->file, c->id,
-                       c->op->name, c->id, c->op->args[k].name);
+            if (!s->options->run.impl && c->op->args[k].direction != HM_IN && !c->op->args[k].optional &&
+                !c->recorded[k])
+                hm_die(HM_EXIT_USAGE, "%s: call %s (%s) has no recorded output %s/out.%s; --impl would compute it",
+                       s->file, c->id, c->op->name, c->id, c->op->args[k].name);
     }
     return calls;
 }
@@ -411,7 +427,8 @@ static void replay_trace(session *s, hm_trace *trace) {
     if (s->options->fit) followed_print(s);
 }
 
-/* ---- options --------------------------------------------------------------------------------------------------------- */
+/* ---- options
+ * --------------------------------------------------------------------------------------------------------- */
 
 enum { KEY_CALL = 512, KEY_FIT, KEY_ASSUME };
 
@@ -424,32 +441,47 @@ typedef struct {
 static error_t parse(int key, char *text, struct argp_state *state) {
     parsed *p = state->input;
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &p->o.run; return 0;
-    case 'o': p->o.op = hm_option_op(text); return 0;
-    case KEY_CALL: p->o.call = text; return 0;
-    case KEY_FIT: p->o.fit = true; return 0;
-    case KEY_ASSUME:
-        assume_check(text);
-        if (p->o.nassume == MAX_ASSUME) hm_die(HM_EXIT_USAGE, "--assume may be given %d times at most", MAX_ASSUME);
-        p->o.assume[p->o.nassume++] = text;
-        return 0;
-    case ARGP_KEY_ARGS:
-        p->files = state->argv + state->next;
-        p->nfiles = state->argc - state->next;
-        return 0;
-    case ARGP_KEY_NO_ARGS: hm_die(HM_EXIT_USAGE, "no trace was given; try --help");
-    default: return ARGP_ERR_UNKNOWN;
+        case ARGP_KEY_INIT:
+            state->child_inputs[0] = &p->o.run;
+            return 0;
+        case 'o':
+            p->o.op = hm_option_op(text);
+            return 0;
+        case KEY_CALL:
+            p->o.call = text;
+            return 0;
+        case KEY_FIT:
+            p->o.fit = true;
+            return 0;
+        case KEY_ASSUME:
+            assume_check(text);
+            if (p->o.nassume == MAX_ASSUME) hm_die(HM_EXIT_USAGE, "--assume may be given %d times at most", MAX_ASSUME);
+            p->o.assume[p->o.nassume++] = text;
+            return 0;
+        case ARGP_KEY_ARGS:
+            p->files = state->argv + state->next;
+            p->nfiles = state->argc - state->next;
+            return 0;
+        case ARGP_KEY_NO_ARGS:
+            hm_die(HM_EXIT_USAGE, "no trace was given; try --help");
+        default:
+            return ARGP_ERR_UNKNOWN;
     }
 }
 
 static const char about[] =
     "Judges the outputs that were recorded in traces or, with --impl, runs an implementation on the recorded inputs.\v"
-    "A trace is a safetensors file with the calls in its metadata. Each call states its scalars and modes; one that does not is an\n"
-    "error, since guessing a mode is the bug that traces are for. --fit-modes tries every combination of modes, says which ones the\n"
-    "recording follows, and fails a call whose stated modes are not among them. A mode that it does not name makes no difference to\n"
+    "A trace is a safetensors file with the calls in its metadata. Each call states its scalars and modes; one that "
+    "does not is an\n"
+    "error, since guessing a mode is the bug that traces are for. --fit-modes tries every combination of modes, says "
+    "which ones the\n"
+    "recording follows, and fails a call whose stated modes are not among them. A mode that it does not name makes no "
+    "difference to\n"
     "that call.\n\n"
-    "Columns: class, the tightest arithmetic that every element is consistent with; outside, elements that the required class does not\n"
-    "admit; bit-exact, the share of elements for which it admits a single value; max ulp, the largest distance to the exact value.\n\n"
+    "Columns: class, the tightest arithmetic that every element is consistent with; outside, elements that the "
+    "required class does not\n"
+    "admit; bit-exact, the share of elements for which it admits a single value; max ulp, the largest distance to the "
+    "exact value.\n\n"
     "Exit codes: 0 everything conforms; 1 something does not; 2 usage or a bad trace; 3 nothing could run; 4 vacuous;\n"
     "70 internal error.";
 
@@ -458,7 +490,8 @@ int hm_cmd_replay(int argc, char **argv) {
         {"op", 'o', "OP", 0, "Only calls of this op", 0},
         {"call", KEY_CALL, "ID", 0, "Only the call with this id", 0},
         {"fit-modes", KEY_FIT, NULL, 0, "Say which modes each recording follows", 0},
-        {"assume", KEY_ASSUME, "PARAMETER=VALUE", 0, "What a call means that does not state it; may be given several times", 0},
+        {"assume", KEY_ASSUME, "PARAMETER=VALUE", 0,
+         "What a call means that does not state it; may be given several times", 0},
         {0},
     };
     static const struct argp_child children[] = {{&hm_run_argp, 0, NULL, 0}, {0}};
@@ -466,12 +499,14 @@ int hm_cmd_replay(int argc, char **argv) {
     parsed p = {.o = {.run = HM_RUN_OPTIONS}};
     hm_parse(&argp, argc, argv, &p);
     if (p.o.fit && p.o.run.impl)
-        hm_die(HM_EXIT_USAGE, "--fit-modes asks what a recording follows: it does not go with --impl, which is told its modes");
+        hm_die(HM_EXIT_USAGE,
+               "--fit-modes asks what a recording follows: it does not go with --impl, which is told its modes");
 
     hm_interruptible();
     hm_impl recorded = {.name = "recorded"}, *impl = hm_run_open(&p.o.run, "ref");
     session s = {.options = &p.o, .impl = p.o.run.impl ? impl : NULL};
-    s.report = hm_report_new(s.impl ? s.impl : &recorded, "replay", 0, hm_run_flags(&p.o.run, p.o.fit ? "fit-modes" : NULL));
+    s.report =
+        hm_report_new(s.impl ? s.impl : &recorded, "replay", 0, hm_run_flags(&p.o.run, p.o.fit ? "fit-modes" : NULL));
     hm_trace **traces = calloc((size_t)p.nfiles, sizeof *traces);
     if (!traces || !s.report) hm_die(HM_EXIT_INTERNAL, "out of memory");
     int64_t calls = 0;
