@@ -449,7 +449,7 @@ static void distances(int n) {
         int arg = arg_named(sum ? "residual_out" : "out");
         get(golden, arg, t, HM_CHAIN64, HM_TIER_TWO, &one);
         exact_root(t);
-        for (int i = n % 7; i < HIDDEN; i += 11) {
+        for (int i = n % 7; i < HIDDEN; i += 29) {
             exact_value(sum, t, i);
             if (!mpfr_number_p(exact))
                 continue;
