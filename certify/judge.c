@@ -164,8 +164,15 @@ static size_t describe_worst(const hm_call *call, const hm_verdict *v, char *tex
     return at;
 }
 
+/* Threads to judge with: a small call is done before a team has met. */
+static int team(const hm_call *call, int threads) {
+    int64_t elements = 0;
+    for (int i = 0; i < call->op->nargs; i++) elements += hm_tensor_elements(hm_arg_tensor(call->op, call->args, i));
+    return elements < 50000 ? 1 : threads > 0 ? threads : omp_get_max_threads();
+}
+
 static void judge_values(hm_call *call, const hm_run *run, const hm_judge_options *options, const hm_ladder *ladder, hm_verdict *v) {
-    int threads = options->threads > 0 ? options->threads : omp_get_max_threads();
+    int threads = team(call, options->threads);
     hm_golden *golden = NULL;
     char text[256] = "";
     if (!hm_golden_environment(threads)) {
@@ -228,8 +235,13 @@ static void judge(hm_call *call, const hm_run *run, const hm_judge_options *opti
         conclude(v, HM_FAIL, "%s", run->error[0] ? run->error : "died");
         return;
     }
-    hm_status expected = call->from_case ? call->spec.expect : HM_OK;
-    if (expected == HM_OK) expected = call->op->check(arguments(call));
+    hm_status allowed = call->op->check(arguments(call));
+    hm_status expected = call->from_case ? call->spec.expect : allowed;
+    if (expected == HM_OK && allowed != HM_OK) {
+        const char *name = hm_status_name(allowed);
+        conclude(v, HM_FAIL, "the contract refuses this call: %s (expect=%s, if that is what the case is about)", hm_error(), name);
+        return;
+    }
     bool refuses = expected != HM_OK || run->status != HM_OK;
     v->effects_ok = hm_call_effects(call, refuses, v->effects, sizeof v->effects);
     if (expected != HM_OK) {
@@ -266,7 +278,7 @@ bool hm_call_vacuous(hm_call *call, const hm_judge_options *options, char *which
     hm_ladder ladder;
     hm_golden *golden;
     if (!hm_ladder_make(call->op, options->required, &ladder) || call->op->check(arguments(call)) != HM_OK) return false;
-    if (hm_golden_open(call->op, call->golden_args, options->threads, &golden)) return false;
+    if (hm_golden_open(call->op, call->golden_args, team(call, options->threads), &golden)) return false;
     bool trivial = hm_elements_trivial(golden, call, &ladder, options->tier, which, size);
     hm_golden_close(golden);
     return trivial;
