@@ -55,16 +55,16 @@ HM_INLINE double load_f16(uint16_t h) {
     float r = m < 0x400u ? tiny : m >= 0x7C00u ? special : normal;
     return (double)value32(bits32(r) | (uint32_t)(h & 0x8000u) << 16);
 }
-HM_INLINE uint16_t store_bf16(double v) { return (uint16_t)(bits32((float)round_bf16(v)) >> 16); }
+HM_INLINE uint16_t store_bf16(double v) { return v != v ? 0x7FC0 : (uint16_t)(bits32((float)round_bf16(v)) >> 16); }
 HM_INLINE uint16_t store_f16(double v) {
     uint32_t b = bits32((float)round_f16(v)), m = b & 0x7FFFFFFFu; /* exact: every f16 value is a normal f32 or zero */
     uint32_t tiny = (uint32_t)(int32_t)(value32(m < 0x38800000u ? m : 0) * 0x1p24f);
-    uint32_t normal = (m >> 13) - (112u << 10), special = 0x7C00u | (m > 0x7F800000u ? 0x200u : 0);
-    uint32_t r = m < 0x38800000u ? tiny : m >= 0x7F800000u ? special : normal;
-    return (uint16_t)(r | (b >> 16 & 0x8000u));
+    uint32_t normal = (m >> 13) - (112u << 10);
+    uint32_t r = m < 0x38800000u ? tiny : m >= 0x7F800000u ? 0x7C00u : normal;
+    return v != v ? 0x7E00 : (uint16_t)(r | (b >> 16 & 0x8000u));
 }
-/* The conversion instruction keeps a NaN's payload; ours is the one quiet NaN, as for the other dtypes. */
-HM_INLINE float store_f32(double v) { return v != v ? value32(0x7FC00000u | (uint32_t)(bits64(v) >> 63) << 31) : (float)v; }
+/* A conversion keeps a NaN's sign and payload, which depend on operand order; a store writes one and the same quiet NaN. */
+HM_INLINE float store_f32(double v) { return v != v ? value32(0x7FC00000u) : (float)v; }
 
 /* The stride-1 loops are written out so that they vectorise. */
 HM_INLINE void load_body(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to) {

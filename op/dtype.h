@@ -9,7 +9,7 @@
 
 /* The value of the element at p. */
 double hm_load(hm_dtype dtype, const void *p);
-/* Stores RN_dtype(v) at p; NaN becomes a quiet NaN. */
+/* Stores RN_dtype(v) at p; any NaN becomes the quiet NaN 0x7FC00000, 0x7E00 or 0x7FC0. */
 void hm_store(hm_dtype dtype, void *p, double v);
 /* n elements; stride in elements, of any sign. */
 void hm_load_row(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to);

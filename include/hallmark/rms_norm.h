@@ -6,6 +6,8 @@
  *   eps      in   scalar >= 0    narrowed to f32 first; finite after that
  *   out      out  [..., hidden]  dtype and shape of x; may be x itself (same view); no other overlap with an input.
  *                                Its elements must be distinct and its strides positive.
+ * What counts as overlap: byte ranges that cross, unless they are slices of the rows of one buffer. As distinct: strides that each
+ * step over all that the smaller ones reach. Some odd interleavings that would do no harm are refused.
  * "..." is 0 to 3 leading dimensions; t runs over all their indices, and each row is independent of the others.
  *
  * Formula   rs = (mean of x_i^2 over the first V elements + eps)^-1/2, real arithmetic; V = variance_size, or hidden if 0

@@ -1,0 +1,32 @@
+/* op.h: what golden has to know of an op, one row an op in golden.c. */
+#ifndef HM_GOLDEN_OP_H
+#define HM_GOLDEN_OP_H
+
+#include "golden.h"
+
+typedef struct {
+    const char *name;
+    hm_status (*open)(const void *args, int threads, void **context);
+    void (*close)(void *context);
+    hm_status (*row)(const void *context, int arg, int64_t row, hm_class c, hm_tier tier, hm_golden_row *out);
+    double (*distance)(const void *context, int arg, int64_t row, int64_t index, double got);
+} hm_golden_op;
+
+extern const hm_golden_op hm_rms_norm_golden, hm_fused_add_rms_norm_golden;
+
+/* Error constants of a class. u: bound of an addition or multiplication; f: of a division, a root or a reciprocal root.
+ * flush: results below 2^-126 may be lost (the f32 classes). */
+typedef struct {
+    double u, f;
+    bool f32;
+} hm_arithmetic;
+hm_arithmetic hm_class_arithmetic(hm_class c);
+/* The chain of a class for sums of n terms: how many rounded additions one term may pass through. */
+int64_t hm_class_chain(hm_class c, int64_t n);
+/* (1 + s*u)^k with s = +1 or -1, rounded away from 1 (up for +, down for -); k >= 0. */
+double hm_growth(double u, int sign, int64_t k);
+
+/* Appends one set of n >= 2 disjoint parts to row->parts; false if memory is short. */
+bool hm_golden_add_parts(hm_golden_row *row, const hm_golden_parts *parts);
+
+#endif
