@@ -56,7 +56,7 @@ static bool other_dtypes(const hm_trace_call *c, void *args, int i) {
     const hm_op_info *op = c->op;
     if (i == op->nargs) return op->check(args) == HM_OK;
     if (other_dtypes(c, args, i + 1)) return true;
-    if (op->args[i].direction == HM_IN || !c->recorded[i]) return false;
+    if (op->args[i].direction == HM_IN) return false;
     hm_tensor *t = hm_arg_tensor(op, args, i);
     hm_dtype recorded = t->dtype;
     for (int d = HM_F32; d <= HM_I64; d++) {
@@ -94,7 +94,7 @@ hm_status hm_trace_call_open(const hm_trace_call *c, const char *name, hm_call *
     if (status == HM_OK) {
         for (int i = 0; i < op->nargs; i++)
             if (c->recorded[i] && c->out[i].dtype != hm_arg_tensor(op, args, i)->dtype) written[i] = c->out[i].dtype;
-        status = hm_call_from_args(op, args, name, call, why, size);
+        if (call) status = hm_call_from_args(op, args, name, call, why, size);
     }
     free(args);
     scratch_free(&s);

@@ -231,6 +231,16 @@ static void from_cases(const golden_options *o) {
     save(&b, o->out, false);
 }
 
+/* Dies unless the call states everything and is a legal one. */
+static void check_call(const golden_options *o, const hm_trace_call *c, const char *name) {
+    hm_dtype written[HM_MAX_ARGS];
+    char why[1024];
+    for (int k = 0; k < c->op->nparams; k++)
+        if (!c->stated[k]) hm_die(HM_EXIT_USAGE, "%s (%s) does not state %s", name, c->op->name, c->op->params[k].name);
+    if (hm_trace_call_open(c, name, NULL, written, why, sizeof why) != HM_OK) hm_die(HM_EXIT_USAGE, "%s", why);
+    class_of(c->op, o->class);
+}
+
 static int from_trace(const golden_options *o) {
     char why[1024], name[HM_CASE_MAX];
     hm_trace *trace = hm_trace_open(o->files[0], why, sizeof why);
@@ -241,18 +251,14 @@ static int from_trace(const golden_options *o) {
         hm_dtype written[HM_MAX_ARGS];
         hm_call *call;
         if (o->call && strcmp(o->call, c->id)) continue;
-        for (int k = 0; k < c->op->nparams; k++)
-            if (!c->stated[k])
-                hm_die(HM_EXIT_USAGE, "%s: call %s (%s) does not state %s", o->files[0], c->id, c->op->name,
-                       c->op->params[k].name);
-        snprintf(name, sizeof name, "%.900s call %s", o->files[0], c->id);
-        if (hm_trace_call_open(c, name, &call, written, why, sizeof why) != HM_OK) hm_die(HM_EXIT_USAGE, "%s", why);
+        snprintf(name, sizeof name, "%.900s: call %s", o->files[0], c->id);
+        check_call(o, c, name);
+        if (hm_trace_call_open(c, name, &call, written, why, sizeof why) != HM_OK) hm_die(HM_EXIT_INTERNAL, "%s", why);
         add_call(&b, c->id, call, json_pack("{s:s}", "call", c->id), o->class, false, o->inputs);
         hm_call_free(call);
     }
     hm_trace_close(trace);
-    size_t calls = json_array_size(b.golden_calls);
-    if (!calls)
+    if (!json_array_size(b.golden_calls))
         hm_die(HM_EXIT_NOTHING, "%s has no call%s%s", o->files[0], o->call ? " with the id " : "",
                o->call ? o->call : "");
     save(&b, o->out, false);

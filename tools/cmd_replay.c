@@ -142,6 +142,13 @@ static void modes_text(const hm_op_info *op, const void *args, unsigned only, ch
                                   op->params[i].values[mode_get(&op->params[i], args)]);
 }
 
+/* "FILE call ID"; valid until the next call. */
+static const char *call_name(const session *s, const hm_trace_call *c) {
+    static char name[HM_CASE_MAX];
+    snprintf(name, sizeof name, "%.900s call %s", s->file, c->id);
+    return name;
+}
+
 static void repro_text(const session *s, const hm_trace_call *c, char *text, size_t size) {
     const replay_options *o = s->options;
     char path[1024], option[2 * MODES_MAX];
@@ -167,9 +174,8 @@ static bool judge_call(session *s, const hm_trace_call *c, bool exact_dtype, hm_
     hm_judge_options judge = hm_run_judge_options(&s->options->run, c->op);
     hm_run run = {.state = HM_RAN, .status = HM_OK};
     hm_call *call = NULL;
-    char why[1024], name[HM_CASE_MAX];
-    snprintf(name, sizeof name, "%.900s call %s", s->file, c->id);
-    hm_status status = hm_trace_call_open(c, name, &call, run.written, why, sizeof why);
+    char why[1024];
+    hm_status status = hm_trace_call_open(c, call_name(s, c), &call, run.written, why, sizeof why);
     bool fits = status == HM_OK;
     for (int i = 0; i < c->op->nargs && fits; i++) fits = run.written[i] == HM_DTYPE_NONE;
     if (exact_dtype && !fits && status != HM_NO_MEMORY) {
@@ -358,8 +364,7 @@ static void replay_call(session *s, hm_trace_call *c) {
     const replay_options *o = s->options;
     hm_verdict v;
     uint64_t inputs = 0;
-    char modes[MODES_MAX], repro[3 * MODES_MAX + 1024], name[HM_CASE_MAX], shape[128], dtype[128], exact[16] = "";
-    snprintf(name, sizeof name, "%.900s call %s", s->file, c->id);
+    char modes[MODES_MAX], repro[3 * MODES_MAX + 1024], shape[128], dtype[128], exact[16] = "";
     shape_text(c, shape, sizeof shape);
     dtype_text(c, dtype, sizeof dtype);
     if (o->fit) {
@@ -371,14 +376,14 @@ static void replay_call(session *s, hm_trace_call *c) {
     }
     if (v.outcome == HM_NOT_OFFERED) return;
     repro_text(s, c, repro, sizeof repro);
-    hm_report_add(s->report, c->op, name, inputs, &v, repro);
+    hm_report_add(s->report, c->op, call_name(s, c), inputs, &v, repro);
     if (v.elements > v.range_free) hm_percent(v.decided, exact);
     hm_table_row(s->table, "%s\t%s\t%s\t%s\t%s\t%s\t%lld\t%s\t%.4g\t%s", c->id, c->op->name, shape, dtype,
                  hm_outcome_name(v.outcome), v.elements ? hm_class_name(v.consistent) : "",
                  (long long)(v.outside + v.out_of_class), exact, v.max_ulp, modes);
     if (v.outcome == HM_PASS || v.outcome == HM_DECLINED) return;
     hm_progress_clear(&s->progress);
-    hm_print_failure(stdout, c->op, name, &v, repro);
+    hm_print_failure(stdout, c->op, call_name(s, c), &v, repro);
 }
 
 static bool wanted(const session *s, const hm_trace_call *c) {
@@ -394,6 +399,10 @@ static int64_t prepare(session *s, hm_trace *trace) {
         if (!wanted(s, c)) continue;
         complete(s, c);
         calls++;
+        hm_dtype written[HM_MAX_ARGS];
+        char why[1024];
+        if (hm_trace_call_open(c, call_name(s, c), NULL, written, why, sizeof why) != HM_OK)
+            hm_die(HM_EXIT_USAGE, "%s", why);
         for (int k = 0; k < c->op->nargs; k++)
             if (!s->options->run.impl && c->op->args[k].direction != HM_IN && !c->op->args[k].optional &&
                 !c->recorded[k])
