@@ -16,6 +16,7 @@
 #define ELEMENTS_MAX (INT64_C(4) << 30)       /* bytes of the elements of one argument */
 #define EXTENT_MAX (INT64_C(1) << 44)         /* bytes from the first to the last of them */
 #define CANARY_PERIOD 65521                   /* prime: no row pitch repeats the pattern */
+#define ALONE (INT64_C(1) << 20)              /* work on fewer bytes than this is not worth a team of threads */
 
 /* ---- where elements lie --------------------------------------------------------------------------------------------- */
 
@@ -245,7 +246,7 @@ static bool fill(const hm_call *call, moment when) {
     for (int b = 0; b < call->nbuffers; b++) {
         survey s;
         if (!survey_of(call, b, &s)) return false;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (s.count > ALONE / WINDOW)
         for (int64_t i = 0; i < s.count; i++) expected(&s, s.windows[i], when, s.buffer->base + s.windows[i].from);
         survey_free(&s);
     }
@@ -295,7 +296,7 @@ static void copy_elements(const hm_tensor *from, const hm_tensor *to) {
     if (!n) return;
     int64_t run = run_length(from), other = run_length(to);
     run = run < other ? run : other; /* both are products of the last dimensions, so the smaller divides the larger */
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n * size > ALONE)
     for (int64_t i = 0; i < n / run; i++)
         memcpy((char *)to->data + offset_of(to, i * run) * size, (const char *)from->data + offset_of(from, i * run) * size,
                (size_t)(run * size));
@@ -384,6 +385,7 @@ static void break_descriptors(hm_call *call) {
         case HM_BROKEN_NDIM5: t->ndim = 5; break;
         case HM_BROKEN_DTYPE99: t->dtype = (hm_dtype)99; break;
         case HM_BROKEN_PLACE9: t->place = (hm_place)9; break;
+        case HM_BROKEN_CUDA: t->place = HM_CUDA; break;
         }
     }
     if (call->spec.broken_args == HM_ARGS_SIZE) memcpy(call->args, &(size_t){sizeof(size_t)}, sizeof(size_t));
@@ -590,7 +592,7 @@ bool hm_call_effects(const hm_call *call, bool untouched, char *text, size_t siz
         survey s;
         if (!survey_of(call, b, &s)) return snprintf(text, size, "no memory to check the effects"), false;
         int64_t bytes = 0, first = INT64_MAX;
-#pragma omp parallel for schedule(static) reduction(+ : bytes) reduction(min : first)
+#pragma omp parallel for schedule(static) reduction(+ : bytes) reduction(min : first) if (s.count > ALONE / WINDOW)
         for (int64_t i = 0; i < s.count; i++) {
             int64_t at = INT64_MAX;
             bytes += count_changes(&s, s.windows[i], when, &at);

@@ -29,7 +29,7 @@ typedef struct {
     size_t size;
 } parser;
 
-static const char *const broken_names[] = {"", "null", "ndim0", "ndim5", "dtype99", "place9", NULL};
+static const char *const broken_names[] = {"", "null", "ndim0", "ndim5", "dtype99", "place9", "cuda", NULL};
 
 __attribute__((format(printf, 2, 3))) static hm_status refuse(const parser *p, const char *format, ...) {
     va_list list;

@@ -6,7 +6,7 @@
  *     gen=NAME  seed=N                how inputs are filled
  *     expect=STATUS                   the call must return this error and write nothing (default ok)
  *     broken=ARG:WHAT[;...]           a descriptor that dtype[shape] cannot spell: null (no data), ndim0, ndim5,
- *                                     dtype99, place9; args:null and args:size for the struct itself
+ *                                     dtype99, place9, cuda (the other place); args:null and args:size for the struct itself
  * An unknown key is an error. The canonical line has every argument, scalar and mode spelled out, in the order of the
  * description table, then alias, stride, broken, gen, seed, expect where they say something; it is what is printed and hashed. */
 #ifndef HM_CASE_H
@@ -24,7 +24,8 @@ typedef struct {
     int64_t shape[HM_MAX_ARGS][4], stride[HM_MAX_ARGS][4];
     int alias[HM_MAX_ARGS];              /* index of the input that this output lies on, or -1 */
     int64_t alias_offset[HM_MAX_ARGS];   /* elements */
-    enum { HM_BROKEN_NOT = 0, HM_BROKEN_NULL, HM_BROKEN_NDIM0, HM_BROKEN_NDIM5, HM_BROKEN_DTYPE99, HM_BROKEN_PLACE9 } broken[HM_MAX_ARGS];
+    enum { HM_BROKEN_NOT = 0, HM_BROKEN_NULL, HM_BROKEN_NDIM0, HM_BROKEN_NDIM5, HM_BROKEN_DTYPE99, HM_BROKEN_PLACE9,
+           HM_BROKEN_CUDA } broken[HM_MAX_ARGS];
     enum { HM_ARGS_FINE = 0, HM_ARGS_NULL, HM_ARGS_SIZE } broken_args;
     double param[HM_MAX_ARGS];           /* value, or index of the mode's value */
     char generator[32];

@@ -449,7 +449,7 @@ hm_status hm_generate(const hm_case_spec *spec, int arg, const void *args) {
         .name = hash_name(op->args[arg].name),
     };
     bool reads_first = s.role == SECOND && same_shape(first, t) && is_real(first->dtype), failed = false;
-#pragma omp parallel if (dense(t) && rows > 1)
+#pragma omp parallel if (dense(t) && rows > 1 && rows * n > 16384)
     {
         double *v = malloc(2 * (size_t)n * sizeof *v), *x = v + n;
         source mine = s;
