@@ -48,23 +48,27 @@ HM_INLINE double round_bf16(double v) { return round_value(v, 8, -126, BF16_MAX)
 HM_INLINE double round_f16(double v) { return round_value(v, 11, -14, F16_MAX); }
 
 HM_INLINE double load_bf16(uint16_t h) { return (double)value32((uint32_t)h << 16); }
+/* A choice without a branch, which the compiler would not take out of a loop that may trap. */
+HM_INLINE uint32_t select32(uint32_t condition, uint32_t yes, uint32_t no) { return (yes & -condition) | (no & ~-condition); }
+
 HM_INLINE double load_f16(uint16_t h) {
     uint32_t m = h & 0x7FFFu;
-    float normal = value32((m << 13) + (112u << 23)), tiny = (float)(int32_t)m * 0x1p-24f;
-    float special = value32((m << 13) | 0x7F800000u);
-    float r = m < 0x400u ? tiny : m >= 0x7C00u ? special : normal;
-    return (double)value32(bits32(r) | (uint32_t)(h & 0x8000u) << 16);
+    uint32_t normal = (m << 13) + (112u << 23), special = (m << 13) | 0x7F800000u, tiny = bits32((float)(int32_t)m * 0x1p-24f);
+    uint32_t r = select32(m < 0x400u, tiny, select32(m >= 0x7C00u, special, normal));
+    return (double)value32(r | (uint32_t)(h & 0x8000u) << 16);
 }
-HM_INLINE uint16_t store_bf16(double v) { return v != v ? 0x7FC0 : (uint16_t)(bits32((float)round_bf16(v)) >> 16); }
-HM_INLINE uint16_t store_f16(double v) {
-    uint32_t b = bits32((float)round_f16(v)), m = b & 0x7FFFFFFFu; /* exact: every f16 value is a normal f32 or zero */
-    uint32_t tiny = (uint32_t)(int32_t)(value32(m < 0x38800000u ? m : 0) * 0x1p24f);
-    uint32_t normal = (m >> 13) - (112u << 10);
-    uint32_t r = m < 0x38800000u ? tiny : m >= 0x7F800000u ? 0x7C00u : normal;
-    return v != v ? 0x7E00 : (uint16_t)(r | (b >> 16 & 0x8000u));
-}
+
 /* A conversion keeps a NaN's sign and payload, which depend on operand order; a store writes one and the same quiet NaN. */
-HM_INLINE float store_f32(double v) { return v != v ? value32(0x7FC00000u) : (float)v; }
+HM_INLINE uint32_t store_bits(float v) { return v != v ? 0x7FC00000u : bits32(v); }
+HM_INLINE float store_f32(double v) { return value32(store_bits((float)v)); }
+HM_INLINE uint16_t store_bf16(double v) { return (uint16_t)(store_bits((float)round_bf16(v)) >> 16); }
+HM_INLINE uint16_t store_f16(double v) {
+    uint32_t b = store_bits((float)round_f16(v)), m = b & 0x7FFFFFFFu; /* exact: every f16 value is a normal f32 or zero */
+    uint32_t is_tiny = m < 0x38800000u, tiny = (uint32_t)(int32_t)(value32(select32(is_tiny, m, 0)) * 0x1p24f);
+    uint32_t normal = (m >> 13) - (112u << 10), special = select32(m > 0x7F800000u, 0x7E00u, 0x7C00u);
+    uint32_t r = select32(is_tiny, tiny, select32(m >= 0x7F800000u, special, normal));
+    return (uint16_t)(r | (b >> 16 & 0x8000u));
+}
 
 /* The stride-1 loops are written out so that they vectorise. */
 HM_INLINE void load_body(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to) {
