@@ -14,12 +14,20 @@ struct hm_certify {
     hm_verdict verdict;
 };
 
+/* The caller's threads are not ours: one linked with -ffast-math would spoil both the inputs and the verdict. */
+static hm_status check_environment(const char *function) {
+    return hm_golden_environment(0) ? HM_OK
+                                    : hm_fail(HM_UNSUPPORTED, "%s: this program's threads flush subnormals or do not round to nearest "
+                                              "(is it linked with -ffast-math?); nothing can be judged there", function);
+}
+
 hm_certify *hm_certify_open(const char *line) {
     char why[512] = "";
     hm_certify *c = calloc(1, sizeof *c);
     hm_case_spec *spec = malloc(sizeof *spec);
     hm_status s = c && spec ? HM_OK : HM_NO_MEMORY;
     if (s) hm_fail(s, "hm_certify_open: no memory");
+    else if ((s = check_environment("hm_certify_open"))) {}
     else if (!line) s = hm_fail(HM_BAD_ARG, "hm_certify_open: line is NULL; it has to be a case");
     else if ((s = hm_case_parse(line, spec, why, sizeof why)) || (s = hm_call_from_case(spec, &c->call, why, sizeof why)))
         hm_fail(s, "hm_certify_open: %s", why);
@@ -104,6 +112,8 @@ hm_status hm_certify_judge(hm_certify *c, hm_status returned, const char *class_
         return hm_fail(HM_BAD_PARAM, "hm_certify_judge: there is no class \"%s\"; %s has %s", class_name, c->call->op->name,
                        c->call->op->classes);
     if ((unsigned)returned >= HM_STATUS_COUNT) return hm_fail(HM_BAD_PARAM, "hm_certify_judge: %d is no hm_status", (int)returned);
+    hm_status unfit = check_environment("hm_certify_judge");
+    if (unfit) return unfit;
     c->run.state = HM_RAN;
     c->run.status = returned;
     hm_judge_outputs(c->call, &c->run, &options, &c->verdict);

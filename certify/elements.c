@@ -25,102 +25,6 @@ bool hm_ladder_make(const hm_op_info *op, hm_class required, hm_ladder *ladder) 
     return ladder->required >= 0;
 }
 
-/* ---- rows -------------------------------------------------------------------------------------------------------------- */
-
-/* One thread's arrays for a row of n elements. `ideal` is spare: golden is asked for it only at the end. */
-typedef struct {
-    hm_golden_row gold;
-    double *got, *exact, *ideal, *block;
-} row_arrays;
-
-static bool row_arrays_make(row_arrays *r, int64_t n) {
-    *r = (row_arrays){0};
-    r->block = malloc((size_t)n * (5 * sizeof(double) + 1) + 1);
-    if (!r->block) return false;
-    r->gold.lo = r->block, r->gold.hi = r->block + n, r->got = r->block + 2 * n;
-    r->exact = r->block + 3 * n, r->ideal = r->block + 4 * n;
-    r->gold.flags = (unsigned char *)(r->block + 5 * n);
-    return true;
-}
-
-static void row_arrays_free(row_arrays *r) {
-    free(r->gold.parts);
-    free(r->block);
-}
-
-static int64_t row_length(const hm_tensor *t) { return t->shape[t->ndim - 1]; }
-
-static void row_load(const hm_tensor *t, int64_t row, double *to) {
-    const char *base = (const char *)t->data + hm_row_offset(t, row) * (int64_t)hm_dtype_size(t->dtype);
-    hm_load_row(t->dtype, base, t->stride[t->ndim - 1], row_length(t), to);
-}
-
-static const hm_golden_parts *parts_of(const hm_golden_row *g, int64_t index) {
-    int64_t low = 0, high = g->nparts;
-    while (low < high) {
-        int64_t mid = low + (high - low) / 2;
-        if (g->parts[mid].index < index) low = mid + 1;
-        else high = mid;
-    }
-    return low < g->nparts && g->parts[low].index == index ? &g->parts[low] : NULL;
-}
-
-bool hm_admits(const hm_golden_row *g, int64_t i, double got) {
-    int flags = g->flags[i];
-    if (flags & HM_GOLD_NAN) return isnan(got);
-    if ((flags & HM_GOLD_RANGE_FREE) && (!isfinite(got) || got == 0)) return true;
-    if (!(got >= g->lo[i] && got <= g->hi[i])) return false;
-    if (!(flags & HM_GOLD_GAPS)) return true;
-    const hm_golden_parts *p = parts_of(g, i);
-    for (int k = 0; p && k < p->n; k++)
-        if (got >= p->lo[k] && got <= p->hi[k]) return true;
-    return false;
-}
-
-typedef struct {
-    int64_t failing, point, range_free;
-} row_count;
-
-/* The fast path over a row: three loops without branches; the slow one only if some element has a flag. */
-static row_count count_row(const hm_golden_row *g, const double *got, int64_t n) {
-    const double *restrict lo = g->lo, *restrict hi = g->hi;
-    const unsigned char *restrict flag = g->flags;
-    int64_t inside = 0, point = 0;
-    unsigned char flags = 0;
-#pragma omp simd reduction(+ : inside, point)
-    for (int64_t i = 0; i < n; i++) {
-        inside += (got[i] >= lo[i]) & (got[i] <= hi[i]);
-        point += lo[i] == hi[i];
-    }
-#pragma omp simd reduction(| : flags)
-    for (int64_t i = 0; i < n; i++) flags |= flag[i];
-    row_count c = {.failing = n - inside, .point = point};
-    if (!flags) return c;
-    c = (row_count){0};
-    for (int64_t i = 0; i < n; i++) {
-        bool is_free = (flag[i] & HM_GOLD_RANGE_FREE) && !(flag[i] & HM_GOLD_NAN);
-        c.failing += !hm_admits(g, i, got[i]);
-        c.range_free += is_free;
-        c.point += !is_free && ((flag[i] & HM_GOLD_NAN) || lo[i] == hi[i]);
-    }
-    return c;
-}
-
-/* How far got lies outside [lo,hi], in ulps at the nearer end; infinite for anything that is not finite. */
-static double excess(hm_dtype dtype, const hm_golden_row *g, int64_t i, double got) {
-    double lo = g->lo[i], hi = g->hi[i];
-    if ((g->flags[i] & HM_GOLD_NAN) || !isfinite(got)) return INFINITY;
-    if (got < lo) return isfinite(lo) ? (lo - got) / hm_ulp(dtype, lo) : INFINITY;
-    if (got > hi) return isfinite(hi) ? (got - hi) / hm_ulp(dtype, hi) : INFINITY;
-    const hm_golden_parts *p = parts_of(g, i);
-    double least = INFINITY; /* in a gap */
-    for (int k = 0; p && k < p->n; k++) {
-        double away = got < p->lo[k] ? p->lo[k] - got : got - p->hi[k];
-        if (away < least) least = away;
-    }
-    return least / hm_ulp(dtype, got);
-}
-
 /* ---- tallies ----------------------------------------------------------------------------------------------------------- */
 
 /* The element with the largest measure; the first in order of (arg, row, index) among equals. */
@@ -211,39 +115,39 @@ typedef struct {
     int arg;
 } output;
 
-static hm_status get(const output *o, int64_t row, int step, row_arrays *r, double *exact) {
+static hm_status get(const output *o, int64_t row, int step, hm_row *r, double *exact) {
     r->gold.exact = exact;
     r->gold.nparts = 0;
     return hm_golden_row_get(o->golden, o->arg, row, o->ladder->list[step], o->tier, &r->gold);
 }
 
-static hm_status judge_row(const output *o, int64_t row, row_arrays *r, tally *t) {
+static hm_status judge_row(const output *o, int64_t row, hm_row *r, tally *t) {
     const hm_ladder *ladder = o->ladder;
-    int64_t n = row_length(o->out);
+    int64_t n = hm_row_length(o->out);
     hm_status s = get(o, row, ladder->required, r, r->exact);
     if (s) return s;
-    row_load(o->out, row, r->got);
-    row_count c = count_row(&r->gold, r->got, n);
+    hm_row_load(o->out, row, r->got);
+    hm_row_counts c = hm_row_compare(&r->gold, r->got, n);
     t->elements += n, t->point += c.point, t->range_free += c.range_free;
     measure_row(o->golden, o->out->dtype, o->arg, row, r->got, r->exact, n, &t->far);
     if (!c.failing) { /* is it inside tighter classes as well? They are subsets: of a single value, the same */
         if (c.point == n) return HM_OK;
         for (; t->loosest < ladder->required; t->loosest++) {
             if ((s = get(o, row, t->loosest, r, NULL))) return s;
-            if (!count_row(&r->gold, r->got, n).failing) break;
+            if (!hm_row_compare(&r->gold, r->got, n).failing) break;
         }
         return HM_OK;
     }
     for (int64_t i = 0; i < n; i++)
         if (!hm_admits(&r->gold, i, r->got[i]))
-            extreme_take(&t->out, &(extreme){excess(o->out->dtype, &r->gold, i, r->got[i]), o->arg, row, i});
-    /* The row may be inside a looser class: find the first, and how many elements not even the loosest admits. */
+            extreme_take(&t->out, &(extreme){hm_row_excess(o->out->dtype, &r->gold, i, r->got[i]), o->arg, row, i});
+    /* The row may be inside a looser class: find the first, and how many elements not even the loosest hm_row_admits. */
     int64_t failing = c.failing;
     int step = ladder->required;
     while (failing && ++step < ladder->n) {
         if (step < t->loosest && step < ladder->n - 1) continue;
         if ((s = get(o, row, step, r, NULL))) return s;
-        failing = count_row(&r->gold, r->got, n).failing;
+        failing = hm_row_compare(&r->gold, r->got, n).failing;
     }
     if (step > t->loosest) t->loosest = step;
     t->outside += failing;
@@ -252,19 +156,19 @@ static hm_status judge_row(const output *o, int64_t row, row_arrays *r, tally *t
 }
 
 static void judge_output(const output *o, int threads, tally *total) {
-    int64_t rows = hm_row_count(o->out), n = row_length(o->out);
+    int64_t rows = hm_row_count(o->out), n = hm_row_length(o->out);
     if (rows == 0 || n == 0) return;
     if (threads > rows) threads = (int)rows;
 #pragma omp parallel num_threads(threads)
     {
         tally mine = no_tally;
-        row_arrays arrays;
-        if (!row_arrays_make(&arrays, n)) mine.status = HM_NO_MEMORY;
+        hm_row arrays;
+        if (!hm_row_make(&arrays, n)) mine.status = HM_NO_MEMORY;
         /* Static: the rows of a thread ascend, so that its first element of the largest distance is kept. */
 #pragma omp for schedule(static, 4)
         for (int64_t row = 0; row < rows; row++)
             if (!mine.status) mine.status = judge_row(o, row, &arrays, &mine);
-        row_arrays_free(&arrays);
+        hm_row_free(&arrays);
 #pragma omp critical(hm_elements)
         tally_add(total, &mine);
     }
@@ -274,12 +178,12 @@ static void judge_output(const output *o, int threads, tally *total) {
 static hm_status show(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, const extreme *e,
                       bool outside, hm_verdict *v) {
     const hm_tensor *t = hm_arg_tensor(call->op, call->args, e->arg);
-    row_arrays r;
-    if (!row_arrays_make(&r, row_length(t))) return HM_NO_MEMORY;
+    hm_row r;
+    if (!hm_row_make(&r, hm_row_length(t))) return HM_NO_MEMORY;
     r.gold.ideal = r.ideal;
     hm_status s = hm_golden_row_get(golden, e->arg, e->row, ladder->list[ladder->required], tier, &r.gold);
     if (!s) {
-        row_load(t, e->row, r.got);
+        hm_row_load(t, e->row, r.got);
         v->has_worst = true, v->worst_arg = e->arg, v->worst_ndim = t->ndim, v->worst_outside = outside;
         int64_t row = e->row;
         for (int d = t->ndim - 2; d >= 0; row /= t->shape[d--]) v->worst_index[d] = row % t->shape[d];
@@ -287,7 +191,7 @@ static hm_status show(const hm_golden *golden, const hm_call *call, const hm_lad
         v->worst_got = r.got[e->index], v->worst_ideal = r.ideal[e->index];
         v->worst_lo = r.gold.lo[e->index], v->worst_hi = r.gold.hi[e->index];
     }
-    row_arrays_free(&r);
+    hm_row_free(&r);
     return s;
 }
 
@@ -331,13 +235,13 @@ static void fill_trivial(const hm_call *call, int i, int64_t row, int what, doub
     const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
     int source = starts_as(call, i);
     if (what == UNCHANGED && source >= 0) {
-        row_load(hm_arg_tensor(call->op, call->golden_args, source), row, got);
+        hm_row_load(hm_arg_tensor(call->op, call->golden_args, source), row, got);
         return;
     }
     unsigned char poison[8];
     memset(poison, HM_POISON, sizeof poison);
     double value = what == ZEROS ? 0 : hm_load(out->dtype, poison);
-    for (int64_t k = 0; k < row_length(out); k++) got[k] = value;
+    for (int64_t k = 0; k < hm_row_length(out); k++) got[k] = value;
 }
 
 bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, char *which,
@@ -349,20 +253,20 @@ bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_
     for (int i = 0; i < call->op->nargs; i++) {
         const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
         if (call->op->args[i].direction == HM_IN || out->dtype == HM_DTYPE_NONE) continue;
-        int64_t rows = hm_row_count(out), n = row_length(out);
+        int64_t rows = hm_row_count(out), n = hm_row_length(out);
         output o = {golden, ladder, tier, out, i};
-        row_arrays r;
-        if (!row_arrays_make(&r, n)) return false;
+        hm_row r;
+        if (!hm_row_make(&r, n)) return false;
         for (int64_t row = 0; row < rows && n > 0 && (alive[0] || alive[1] || alive[2]); row++) {
             if (get(&o, row, ladder->required, &r, NULL)) alive[POISON] = alive[ZEROS] = alive[UNCHANGED] = false;
             for (int what = 0; what < TRIVIALS; what++) {
                 if (!alive[what]) continue;
                 fill_trivial(call, i, row, what, r.got);
-                alive[what] = count_row(&r.gold, r.got, n).failing == 0;
+                alive[what] = hm_row_compare(&r.gold, r.got, n).failing == 0;
             }
             elements += n;
         }
-        row_arrays_free(&r);
+        hm_row_free(&r);
     }
     for (int what = 0; what < TRIVIALS && elements > 0; what++)
         if (alive[what]) {

@@ -3,6 +3,7 @@
 #define HM_ELEMENTS_H
 
 #include "judge.h"
+#include "rows.h"
 
 /* The classes of an op, tightest first, and the place of the required one among them. */
 typedef struct {
@@ -12,9 +13,6 @@ typedef struct {
 
 /* false if `required` (HM_CLASS_NONE: the op's default) is not one of op's classes. */
 bool hm_ladder_make(const hm_op_info *op, hm_class required, hm_ladder *ladder);
-
-/* Is got in the admissible set of the row's element i? NaN only where it is required or the range is free; -0 equals +0. */
-bool hm_admits(const hm_golden_row *row, int64_t i, double got);
 
 /* Compares every element of every output; fills elements, outside, out_of_class, range_free, point, decided, max_ulp,
  * consistent and the worst element. The result does not depend on the number of threads or on the tier. */

@@ -51,7 +51,9 @@ static void load_kills(void) {
         kills = json_object();
         json_object_foreach(all, line, value) {
             seedless(line, key);
-            json_object_set(kills, key, value);
+            json_t *known = json_object_get(kills, key);
+            if (known) json_array_extend(known, value);
+            else json_object_set(kills, key, value);
         }
         json_decref(all);
     }

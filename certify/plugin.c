@@ -128,6 +128,39 @@ static bool start_worker(plugin *p, char *why, size_t size) {
     return true;
 }
 
+/* sha256 of the file as hex; a sentence in why if it cannot be a plug-in. */
+static bool hash_file(const char *path, char hex[65], char *why, size_t size) {
+    unsigned char bytes[65536], digest[crypto_hash_sha256_BYTES];
+    crypto_hash_sha256_state state;
+    struct stat about;
+    FILE *file = fopen(path, "rb");
+    if (!file || fstat(fileno(file), &about)) {
+        snprintf(why, size, "%s: %s", path, strerror(errno));
+        if (file) fclose(file);
+        return false;
+    }
+    crypto_hash_sha256_init(&state);
+    size_t n = S_ISREG(about.st_mode) ? fread(bytes, 1, sizeof bytes, file) : 0;
+    bool elf = n >= 4 && !memcmp(bytes, "\177ELF", 4);
+    for (; n > 0; n = fread(bytes, 1, sizeof bytes, file)) crypto_hash_sha256_update(&state, bytes, n);
+    bool whole = !ferror(file);
+    fclose(file);
+    crypto_hash_sha256_final(&state, digest);
+    sodium_bin2hex(hex, 65, digest, sizeof digest);
+    if (!elf) snprintf(why, size, "%s: it is not a shared library (no ELF file)", path);
+    else if (!whole) snprintf(why, size, "%s: it could not be read", path);
+    return elf && whole;
+}
+
+/* After a death. What is judged has to stay what it was. */
+static bool restart_worker(plugin *p, const char *sha256, char *why, size_t size) {
+    char now[65] = "";
+    if (!hash_file(p->path, now, why, size)) return false;
+    if (!strcmp(now, sha256)) return start_worker(p, why, size);
+    snprintf(why, size, "the file of the plug-in changed while it was being judged");
+    return false;
+}
+
 static bool plugin_provides(hm_impl *self, const hm_op_info *op) {
     const plugin *p = self->state;
     for (int i = 0; i < hm_op_count() && i < MOST_OPS; i++)
@@ -150,7 +183,6 @@ static void plugin_run(hm_impl *self, hm_call *call, const void *args, hm_run *r
     request r = {.nbuffers = call->nbuffers, .null_args = !args};
     answer a;
     int fds[HM_MAX_ARGS];
-    char how[256];
     *run = (hm_run){.state = HM_NOT_PROVIDED};
     if (!plugin_provides(self, op)) return;
     run->state = HM_RAN;
@@ -175,10 +207,7 @@ static void plugin_run(hm_impl *self, hm_call *call, const void *args, hm_run *r
         fds[b] = call->buffer[b].fd;
         r.buffer_size[b] = call->buffer[b].size;
     }
-    if (!p->pid && !start_worker(p, how, sizeof how)) {
-        snprintf(run->error, sizeof run->error, "%s", how);
-        return;
-    }
+    if (!p->pid && !restart_worker(p, self->sha256, run->error, sizeof run->error)) return;
     if (!hm_worker_send(p->fd, &r, sizeof r, fds, r.nbuffers)) {
         mourn_worker(p, run->error, sizeof run->error);
         return;
@@ -199,30 +228,6 @@ static void plugin_close(hm_impl *self) {
     stop_worker(p);
     free(p->path);
     free(p);
-}
-
-/* sha256 of the file as hex; a sentence in why if it cannot be a plug-in. */
-static bool hash_file(const char *path, char hex[65], char *why, size_t size) {
-    unsigned char bytes[65536], digest[crypto_hash_sha256_BYTES];
-    crypto_hash_sha256_state state;
-    struct stat about;
-    FILE *file = fopen(path, "rb");
-    if (!file || fstat(fileno(file), &about)) {
-        snprintf(why, size, "%s: %s", path, strerror(errno));
-        if (file) fclose(file);
-        return false;
-    }
-    crypto_hash_sha256_init(&state);
-    size_t n = S_ISREG(about.st_mode) ? fread(bytes, 1, sizeof bytes, file) : 0;
-    bool elf = n >= 4 && !memcmp(bytes, "\177ELF", 4);
-    for (; n > 0; n = fread(bytes, 1, sizeof bytes, file)) crypto_hash_sha256_update(&state, bytes, n);
-    bool whole = !ferror(file);
-    fclose(file);
-    crypto_hash_sha256_final(&state, digest);
-    sodium_bin2hex(hex, 65, digest, sizeof digest);
-    if (!elf) snprintf(why, size, "%s: it is not a shared library (no ELF file)", path);
-    else if (!whole) snprintf(why, size, "%s: it could not be read", path);
-    return elf && whole;
 }
 
 hm_impl *hm_plugin_open(const char *path, double timeout, char *why, size_t size) {

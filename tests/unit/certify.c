@@ -1,5 +1,6 @@
 /* certify.h: the judge from inside another program. */
 #include <criterion/criterion.h>
+#include <fenv.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,6 +132,18 @@ Test(certify, a_caller_with_an_older_struct_gets_the_fields_it_knows) {
     cr_expect_str_eq(v.outcome, "fail");
     cr_expect_eq(v.size, offsetof(hm_certify_verdict, effects));
     cr_expect_eq(v.elements, 0x5555555555555555);
+    hm_certify_close(c);
+}
+
+Test(certify, a_program_with_another_floating_point_environment_is_told) {
+    hm_certify *c = opened(LINE);
+    hm_certify_verdict v = {.size = sizeof v};
+    fesetround(FE_UPWARD);
+    cr_expect_eq(hm_certify_judge(c, HM_OK, NULL, &v), HM_UNSUPPORTED);
+    cr_expect_null(hm_certify_open(LINE));
+    fesetround(FE_TONEAREST);
+    cr_expect(strstr(hm_error(), "round to nearest"), "%s", hm_error());
+    cr_expect_eq(hm_certify_judge(c, HM_OK, NULL, &v), HM_OK);
     hm_certify_close(c);
 }
 

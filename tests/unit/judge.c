@@ -199,6 +199,14 @@ Test(judge, one_spoilt_element_is_found_where_it_is) {
     }
 }
 
+Test(judge, a_row_is_named_by_all_its_indices) {
+    hm_call *call = done_call("rms_norm x=bf16[3,5,40]");
+    put(call, "out", 7, 33, NAN);
+    hm_verdict v = judge_outputs(call, &plainly);
+    cr_expect(strstr(v.why, "out[1,2,33] is"), "%s", v.why);
+    hm_call_free(call);
+}
+
 Test(judge, the_farthest_is_shown_and_the_first_of_equals) {
     hm_call *call = done_call("rms_norm x=bf16[7,96]");
     put(call, "out", 6, 3, NAN);
@@ -317,7 +325,39 @@ Test(judge, a_looser_class_is_named_and_is_no_pass) {
         cr_expect_eq(v.outcome, k < 2 ? HM_OUT_OF_CLASS : HM_FAIL);
         cr_expect_eq(v.consistent, k < 2 ? steps[k + 1] : HM_CLASS_NONE);
     }
+    put(call, "out", 1, 9, g.hi[9]);
+    put(call, "out", 0, 0, NAN); /* what is outside all classes does not hide what is inside a looser one */
+    hm_verdict both = judge_outputs(call, &(hm_judge_options){.required = HM_CLASS_NONE, .threads = 1});
+    cr_expect(both.outside == 1 && both.out_of_class == 1 && both.outcome == HM_FAIL && both.consistent == HM_CLASS_NONE);
     free(array);
+    hm_golden_close(golden);
+    hm_call_free(call);
+}
+
+/* All of a row but one element has one admissible value; that one shows which class it is. */
+Test(judge, one_undecided_element_decides_the_class) {
+    hm_call *call = done_call("rms_norm x=bf16[90,64]");
+    hm_golden *golden;
+    double array[64 * 5];
+    hm_golden_row g = {.lo = array, .hi = array + 64, .flags = (unsigned char *)(array + 256)};
+    int found = 0;
+    cr_assert_eq(hm_golden_open(call->op, call->golden_args, 1, &golden), HM_OK);
+    for (int64_t row = 0; row < 90; row++) {
+        cr_assert_eq(hm_golden_row_get(golden, 2, row, HM_CHAIN64, HM_TIER_TWO, &g), HM_OK);
+        int64_t undecided = 0, at = 0;
+        for (int64_t i = 0; i < 64; i++)
+            if (g.lo[i] != g.hi[i]) undecided++, at = i;
+        if (undecided != 1) continue;
+        found++;
+        double was = get(call, "out", row, at);
+        put(call, "out", row, at, was == g.lo[at] ? g.hi[at] : g.lo[at]);
+        hm_verdict v = judge_outputs(call, &plainly);
+        cr_expect_eq(v.outcome, HM_PASS);
+        cr_expect_eq(v.consistent, HM_CHAIN64);
+        put(call, "out", row, at, was);
+        cr_expect_eq(judge_outputs(call, &plainly).consistent, HM_WIDE);
+    }
+    cr_expect(found > 0);
     hm_golden_close(golden);
     hm_call_free(call);
 }
@@ -381,7 +421,8 @@ Test(judge, what_any_output_would_pass_is_vacuous) {
 
     call = done_call("rms_norm x=bf16[0,123]");
     v = judge_outputs(call, &plainly);
-    cr_expect(v.elements == 0 && v.outcome == HM_VACUOUS, "%s", v.why);
+    cr_expect(v.elements == 0 && v.outcome == HM_VACUOUS && !strcmp(v.why, "no element was judged"), "%s", v.why);
+    cr_expect(!hm_call_vacuous(call, &plainly, which, sizeof which));
     hm_call_free(call);
 }
 

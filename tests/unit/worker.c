@@ -117,6 +117,22 @@ Test(worker, an_elf_file_that_cannot_be_loaded_is_refused) {
     unlink(path);
 }
 
+Test(worker, a_file_that_changes_while_it_is_judged_is_not_judged_on) {
+    char copy[] = "/tmp/hm-changes-XXXXXX.so", command[700], why[512];
+    close(mkstemps(copy, 3));
+    snprintf(command, sizeof command, "cp %s %s", path_of("exits"), copy);
+    cr_assert_eq(system(command), 0);
+    hm_impl *impl = hm_impl_open(copy, 20, why, sizeof why);
+    cr_assert(impl, "%s", why);
+    cr_expect_str_eq(judge_with(impl, PLAIN, false).why, "called exit(0)");
+    snprintf(command, sizeof command, "cp --remove-destination %s %s", path_of("openmp"), copy);
+    cr_assert_eq(system(command), 0);
+    hm_verdict v = judge_with(impl, PLAIN, false);
+    cr_expect(v.outcome == HM_FAIL && strstr(v.why, "changed while it was being judged"), "%s", v.why);
+    hm_impl_close(impl);
+    unlink(copy);
+}
+
 Test(worker, other_ops_and_layouts) {
     hm_impl *impl = open_plugin("openmp", 20);
     cr_expect_str_eq(impl->name, "openmp.so");
