@@ -1,8 +1,9 @@
 #!/bin/bash
-# cli.sh HALLMARK: what the command line promises: exit codes, one clear sentence for whatever is wrong, certificates that verify,
+# cli.sh HALLMARK [PLUGINS]: what the command line promises: exit codes, one clear sentence for whatever is wrong, certificates that verify,
 # files whole or not at all.
 set -u
 hallmark=$(realpath "$1")
+plugins=$(realpath "${2:-$(dirname "$hallmark")/tests/plugins}") || exit 70
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 70
@@ -175,6 +176,7 @@ code=0; sh repro >again 2>err || code=$?
 check "the repro fails too (exit $code)" test $code -eq 1
 check "the repro is of one case" grep -q '^1 cases: 0 passed, 1 failed' again
 first=$(grep -m 1 '^FAIL  ' out)
+failing=${first#FAIL  }
 check "the repro is of the same case" grep -qF -- "$first" again
 check "the other op is not provided" grep -q 'not provided: none$' out
 run 1 certify --impl "fault:$fault" --suite quick
@@ -185,6 +187,31 @@ run 3 certify --impl cpu --suite smoke
 check "what is not provided is named" grep -q '^0 cases: .*; not provided: rms_norm fused_add_rms_norm$' out
 run 3 certify --impl ref --suite smoke --shard 100000/100000
 run 3 certify --impl cpu --suite smoke --strict
+
+# Plug-ins: what declines is no pass, what dies is a failure that says how, and the run goes on.
+one='rms_norm x=f32[3,64] weight=none gen=normal'
+run 3 certify --impl "$plugins/declines.so" --case "$one"
+check "a declined case is counted" grep -q '^1 cases: 0 passed, .* 1 declined; not provided: none$' out
+run 1 certify --impl "$plugins/declines.so" --case "$one" --strict
+run 0 certify --impl "$plugins/example_right.so" --case "$one" --strict
+run 1 certify --impl "$plugins/segfault.so" --case "$one" --case "${one/3,64/5,64}" --out died
+check "a crash names its signal" grep -q 'SIGSEGV' out
+check "every case of a plug-in that crashes is judged" grep -q '^2 cases: 0 passed, 2 failed' out
+check "certificate of a crash" python3 verify.py died out
+check "it has the plug-in's hash" grep -q "\"sha256\":\"$(sha256sum <"$plugins/segfault.so" | cut -c 1-64)\"" died/certificate.json
+run 1 certify --impl "$plugins/loops.so" --case "$one" --timeout 1
+check "a hang names the limit" grep -q 'no answer in 1 s' out
+run 1 certify --impl "$plugins/exits.so" --case "$one"
+run 1 certify --impl "$plugins/writes_past.so" --case "$one"
+check "an exit and a stray write have a sentence" test "$(grep -c '^  why    .' out)" -eq 1
+for plugin in no_abi wrong_abi dies_loading; do refuse $plugin.so certify --impl "$plugins/$plugin.so" --case "$one"; done
+cp "$plugins/declines.so" "it's here.so"
+run 1 certify --impl "./it's here.so" --case "$one" --strict
+cp "$plugins/segfault.so" "it's here.so"
+run 1 certify --impl "./it's here.so" --case "$one"
+sed -n 's/^  repro  //p' out >repro
+code=0; sh repro >again 2>err || code=$?
+check "a repro is quoted for the shell (exit $code: $(cat err))" test $code -eq 1
 
 # Shards together are the suite.
 run 0 certify --suite smoke --shard 1/2 --out s1
@@ -199,7 +226,7 @@ check "two shards make the suite" grep -q True shards
 # A class that ordinary data cannot show is not claimed.
 run 0 certify --case 'rms_norm x=bf16[7,320] gen=normal'
 check "one ordinary case separates no classes" grep -q "not separated" out
-check "a case without separating inputs claims no class" test "$(grep -c 'consistent with' out)" -eq 0
+check "a case without separating inputs claims no class" test "$(grep -c '; consistent with' out)" -eq 0
 
 # ---- files: whole or not at all --------------------------------------------------------------------------------------
 mkdir -p blocked/certificate.json
@@ -224,7 +251,7 @@ run 0 bench --seconds 0.01 --case 'rms_norm x=bf16[64,512] gen=normal'
 check "bench prints a share" grep -Eq '[0-9]+ %' out
 run 0 bench --seconds 0.01 --golden --json --case 'rms_norm x=bf16[64,512] weight=bf16[512] gen=normal'
 check "bench --json is JSON" python3 -c 'import json; r = json.loads(open("out").read()); assert r["seconds_q1"] <= r["seconds_median"] <= r["seconds_q3"] and r["golden_and_verdict_per_ref"] > 0 and r["bytes"] == 2 * 64 * 512 * 2 + 512 * 2'
-run 1 bench --seconds 0.01 --impl "fault:$fault" --case "$(sed -n 's/^FAIL  //p' again | head -n 1)"
+run 1 bench --seconds 0.01 --impl "fault:$fault" --case "$failing"
 check "what does not certify is not timed" grep -q 'not timed' err
 run 3 bench --seconds 0.01 --impl cpu
 refuse conv2d bench --case 'conv2d x=bf16[2,8]'
