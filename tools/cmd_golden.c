@@ -45,8 +45,7 @@ static hm_class class_of(const hm_op_info *op, const char *name) {
     return c;
 }
 
-/* ---- tensors
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ------------------------------------------------------------------------------------------------ */
 
 /* The rows of an output to keep: all, or with sampling as many as SAMPLE elements allow. count: how many; row(k) is the
  * k-th. */
@@ -165,8 +164,7 @@ static void add_call(building *b, const char *id, const hm_call *call, json_t *e
     json_array_append_new(b->golden_calls, entry);
 }
 
-/* ---- files
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------------------------------------------- */
 
 static building begin(void) {
     building b = {.writer = hm_trace_writer_new(), .golden_calls = json_array(), .trace_calls = json_array()};
@@ -215,8 +213,7 @@ static void add_case(building *b, const hm_case_spec *spec, const char *class_na
     hm_call_free(call);
 }
 
-/* ---- the four ways
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the four ways ------------------------------------------------------------------------------------------ */
 
 static void from_cases(const golden_options *o) {
     static hm_case_spec spec;
@@ -373,8 +370,7 @@ static int check(const golden_options *o) {
     return same ? HM_EXIT_OK : HM_EXIT_FAIL;
 }
 
-/* ---- options
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------------------------------------------ */
 
 enum { KEY_CLASS = 512, KEY_CASE, KEY_INPUTS, KEY_CHECK, KEY_MAKE, KEY_CALL };
 

@@ -2,16 +2,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../certify/trace.h"
-#include "cli.h"
+#include "fit.h"
 
-enum { MAX_ASSUME = 64, MODES_MAX = 512 };
+enum { MAX_ASSUME = 64 };
 
 typedef struct {
     hm_run_options run;
     const hm_op_info *op;
     const char *call;
-    bool fit;
+    bool fit, brief;
     const char *assume[MAX_ASSUME];
     int nassume;
 } replay_options;
@@ -19,8 +18,10 @@ typedef struct {
 /* Calls of one trace with the same op, dtypes and modes. */
 typedef struct {
     char *text; /* op, dtypes, modes */
-    int64_t calls, agree;
-} followed;
+    int64_t calls, passed, elements, outside;
+    hm_class consistent; /* loosest */
+    double max_ulp;
+} kind;
 
 typedef struct {
     const replay_options *options;
@@ -28,36 +29,20 @@ typedef struct {
     hm_report *report;
     hm_progress progress;
     const char *file;
-    hm_table *table;
-    followed *kinds; /* --fit-modes: what each kind of call of the file follows */
+    uint64_t inputs_xxh3; /* of the call judged last */
+    hm_table *table;      /* NULL: --brief */
+    kind *kinds;          /* of the file's calls */
     int nkinds;
 } session;
 
-/* ---- parameters
- * ------------------------------------------------------------------------------------------------------ */
-
-static int mode_get(const hm_param_info *p, const void *args) {
-    int value;
-    memcpy(&value, (const char *)args + p->offset, sizeof value);
-    return value;
-}
-
-static void mode_set(const hm_param_info *p, void *args, int value) {
-    memcpy((char *)args + p->offset, &value, sizeof value);
-}
-
-static int mode_values(const hm_param_info *p) {
-    int n = 0;
-    while (p->values[n]) n++;
-    return n;
-}
+/* ---- parameters --------------------------------------------------------------------------------------------- */
 
 /* Sets parameter p of args to text. false if text is no value of it. */
 static bool param_set(const hm_param_info *p, void *args, const char *text) {
     char *end;
     if (p->type == HM_PARAM_MODE) {
         for (int i = 0; p->values[i]; i++)
-            if (!strcmp(p->values[i], text)) return mode_set(p, args, i), true;
+            if (!strcmp(p->values[i], text)) return hm_mode_set(p, args, i), true;
         return false;
     }
     double number = strtod(text, &end);
@@ -101,8 +86,7 @@ static void complete(const session *s, hm_trace_call *c) {
     }
 }
 
-/* ---- words
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- words -------------------------------------------------------------------------------------------------- */
 
 /* "bf16, weight f32": the first input's dtype, and every input whose dtype differs from it. */
 static void dtype_text(const hm_trace_call *c, char *text, size_t size) {
@@ -132,16 +116,6 @@ static void shape_text(const hm_trace_call *c, char *text, size_t size) {
     snprintf(text + n, size - n, "]%s", strided ? " strided" : "");
 }
 
-/* The modes of args: "round=once weight_form=plain". only: those whose bit is set. */
-static void modes_text(const hm_op_info *op, const void *args, unsigned only, char *text, size_t size) {
-    size_t n = 0;
-    *text = 0;
-    for (int i = 0; i < op->nparams && n < size; i++)
-        if (op->params[i].type == HM_PARAM_MODE && only >> i & 1)
-            n += (size_t)snprintf(text + n, size - n, "%s%s=%s", n ? " " : "", op->params[i].name,
-                                  op->params[i].values[mode_get(&op->params[i], args)]);
-}
-
 /* "FILE call ID"; valid until the next call. */
 static const char *call_name(const session *s, const hm_trace_call *c) {
     static char name[HM_CASE_MAX];
@@ -151,7 +125,7 @@ static const char *call_name(const session *s, const hm_trace_call *c) {
 
 static void repro_text(const session *s, const hm_trace_call *c, char *text, size_t size) {
     const replay_options *o = s->options;
-    char path[1024], option[2 * MODES_MAX];
+    char path[1024], option[2 * HM_MODES_MAX];
     size_t n = (size_t)snprintf(option, sizeof option, "--call %s", c->id);
     if (o->fit) n += (size_t)snprintf(option + n, sizeof option - n, " --fit-modes");
     for (int k = 0; k < o->nassume && n < sizeof option; k++)
@@ -165,12 +139,12 @@ static void repro_text(const session *s, const hm_trace_call *c, char *text, siz
              o->run.classes ? o->run.classes : "", option, path);
 }
 
-/* ---- one call
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- one call ----------------------------------------------------------------------------------------------- */
 
 /* Judges the call with the parameters it has now. Dies if the trace's call is not a legal one. exact_dtype: false is
  * returned, and nothing judged, if the modes are illegal for the call or do not give the recorded dtypes. */
-static bool judge_call(session *s, const hm_trace_call *c, bool exact_dtype, hm_verdict *v, uint64_t *inputs) {
+static bool judge_call(void *context, const hm_trace_call *c, bool exact_dtype, hm_verdict *v) {
+    session *s = context;
     hm_judge_options judge = hm_run_judge_options(&s->options->run, c->op);
     hm_run run = {.state = HM_RAN, .status = HM_OK};
     hm_call *call = NULL;
@@ -183,7 +157,7 @@ static bool judge_call(session *s, const hm_trace_call *c, bool exact_dtype, hm_
         return false;
     }
     if (status != HM_OK) hm_die(HM_EXIT_USAGE, "%s", why);
-    *inputs = call->inputs_xxh3;
+    s->inputs_xxh3 = call->inputs_xxh3;
     if (s->impl) {
         hm_judge(s->impl, call, &judge, v);
     } else {
@@ -194,165 +168,39 @@ static bool judge_call(session *s, const hm_trace_call *c, bool exact_dtype, hm_
     return true;
 }
 
-/* ---- fitting
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- rows --------------------------------------------------------------------------------------------------- */
 
-enum { MAX_COMBINATIONS = 4096 };
-
-/* What every combination of modes says about one recording. */
-typedef struct {
-    int count;                        /* of combinations, legal or not */
-    hm_class class[MAX_COMBINATIONS]; /* tightest that holds every element; HM_CLASS_NONE: outside, or illegal */
-    hm_verdict nearest;               /* of the combination with the fewest elements outside */
-    int nearest_at;                   /* -1: no combination is legal and gives the recorded dtypes */
-} fitting;
-
-/* Sets the modes of args to combination `number`, counted with the first mode fastest. */
-static void combination_set(const hm_op_info *op, void *args, int number) {
-    for (int i = 0; i < op->nparams; i++) {
-        if (op->params[i].type != HM_PARAM_MODE) continue;
-        mode_set(&op->params[i], args, number % mode_values(&op->params[i]));
-        number /= mode_values(&op->params[i]);
-    }
-}
-
-static int combination_of(const hm_op_info *op, const void *args) {
-    int number = 0, weight = 1;
-    for (int i = 0; i < op->nparams; i++) {
-        if (op->params[i].type != HM_PARAM_MODE) continue;
-        number += weight * mode_get(&op->params[i], args);
-        weight *= mode_values(&op->params[i]);
-    }
-    return number;
-}
-
-static int combinations(const hm_op_info *op) {
-    int n = 1;
-    for (int i = 0; i < op->nparams; i++)
-        if (op->params[i].type == HM_PARAM_MODE) n *= mode_values(&op->params[i]);
-    return n;
-}
-
-static void fit_call(session *s, hm_trace_call *c, fitting *f) {
-    *f = (fitting){.count = combinations(c->op), .nearest_at = -1};
-    if (f->count > MAX_COMBINATIONS) hm_die(HM_EXIT_INTERNAL, "%s has %d combinations of modes", c->op->name, f->count);
-    for (int k = 0; k < f->count; k++) {
-        hm_verdict v;
-        uint64_t inputs;
-        f->class[k] = HM_CLASS_NONE;
-        combination_set(c->op, c->args, k);
-        if (!judge_call(s, c, true, &v, &inputs)) continue;
-        if (v.outside == 0 && v.effects_ok) f->class[k] = v.consistent;
-        int64_t wrong = v.outside + v.out_of_class, least = f->nearest.outside + f->nearest.out_of_class;
-        if (f->nearest_at < 0 || wrong < least) f->nearest = v, f->nearest_at = k;
-    }
-}
-
-/* The combinations that the recording follows: those that hold it in the required class or, if there are none, in the
- * tightest class that any does. */
-static hm_class followed_class(const fitting *f, hm_class required) {
-    hm_class best = HM_CLASS_NONE;
-    for (int k = 0; k < f->count; k++)
-        if (f->class[k] < best) best = f->class[k];
-    return best < required ? required : best;
-}
-
-static bool follows(const fitting *f, int k, hm_class most) {
-    return f->class[k] != HM_CLASS_NONE && f->class[k] <= most;
-}
-
-/* "round=norm_first weight_form=plain"; a mode all of whose values fit is left out. Where the modes depend on each
- * other, every combination: "any of: ...; ...". */
-static void followed_text(const hm_trace_call *c, const fitting *f, hm_class most, char *text, size_t size) {
-    const hm_op_info *op = c->op;
-    unsigned fixed = 0; /* modes with a single value among those that fit */
-    int fitting_count = 0, product = 1, first = -1;
-    void *args = malloc(op->args_size);
-    if (!args) hm_die(HM_EXIT_INTERNAL, "out of memory");
-    for (int k = 0; k < f->count; k++)
-        if (follows(f, k, most)) fitting_count++, first = first < 0 ? k : first;
-    for (int i = 0; i < op->nparams; i++) {
-        if (op->params[i].type != HM_PARAM_MODE) continue;
-        unsigned seen = 0;
-        int values = 0;
-        for (int k = 0; k < f->count; k++)
-            if (follows(f, k, most)) combination_set(op, args, k), seen |= 1u << mode_get(&op->params[i], args);
-        for (unsigned bits = seen; bits; bits &= bits - 1) values++;
-        product *= values;
-        if (values == 1) fixed |= 1u << i;
-    }
-    combination_set(op, args, first < 0 ? 0 : first);
-    modes_text(op, args, fixed, text, size);
-    if (first < 0) snprintf(text, size, "none");
-    else if (product == fitting_count && !fixed) snprintf(text, size, "any");
-    size_t n = product == fitting_count ? size : (size_t)snprintf(text, size, "any of:");
-    for (int k = 0; k < f->count && n < size; k++) {
-        char one[MODES_MAX];
-        if (!follows(f, k, most)) continue;
-        combination_set(op, args, k);
-        modes_text(op, args, ~fixed, one, sizeof one);
-        n += (size_t)snprintf(text + n, size - n, "%s %s", k == first ? "" : ";", one);
-    }
-    free(args);
-}
-
-/* Judges the recording under every combination of modes. The row's verdict is that of the stated modes, if all are
- * stated; it is a failure if those do not fit although others do. text: the modes followed. */
-static void fit(session *s, hm_trace_call *c, hm_verdict *v, uint64_t *inputs, char *text, size_t size) {
-    static fitting f;
-    bool stated = true;
-    int claim = combination_of(c->op, c->args), at = claim;
-    char modes[MODES_MAX];
-    for (int i = 0; i < c->op->nparams; i++) stated &= c->stated[i];
-    fit_call(s, c, &f);
-    hm_class required = hm_run_judge_options(&s->options->run, c->op).required;
-    if (required == HM_CLASS_NONE) required = hm_class_named(c->op->class_required);
-    hm_class most = followed_class(&f, required);
-    followed_text(c, &f, most, text, size);
-    for (int k = 0; !stated && k < f.count; k++)
-        if (follows(&f, k, most)) at = k, k = f.count;
-    if (!stated && !follows(&f, at, most) && f.nearest_at >= 0) at = f.nearest_at;
-    combination_set(c->op, c->args, at);
-    judge_call(s, c, false, v, inputs);
-    if (follows(&f, at, most) || f.nearest_at < 0) return;
-    if (v->outcome == HM_PASS) v->outcome = HM_FAIL; /* it holds, but only in a looser class than other modes do */
-    combination_set(c->op, c->args, f.nearest_at);
-    modes_text(c->op, c->args, ~0u, modes, sizeof modes);
-    combination_set(c->op, c->args, at);
-    if (strcmp(text, "none")) {
-        char stated_modes[MODES_MAX];
-        modes_text(c->op, c->args, ~0u, stated_modes, sizeof stated_modes);
-        snprintf(v->why, sizeof v->why, "the trace states %.160s; the recording follows %.250s", stated_modes, text);
-    } else {
-        snprintf(v->why, sizeof v->why, "no modes fit; nearest is %.250s with %lld of %lld elements outside", modes,
-                 (long long)(f.nearest.outside + f.nearest.out_of_class), (long long)f.nearest.elements);
-        snprintf(text, size, "none; nearest %.400s", modes);
-    }
-}
-
-/* ---- rows
- * ------------------------------------------------------------------------------------------------------------ */
-
-static void followed_add(session *s, const hm_op_info *op, const char *dtype, const char *modes, bool agrees) {
+static void kind_add(session *s, const hm_op_info *op, const char *dtype, const char *modes, const hm_verdict *v) {
     char *text = NULL;
     int i = 0;
     if (asprintf(&text, "%s\t%s\t%s", op->name, dtype, modes) < 0) hm_die(HM_EXIT_INTERNAL, "out of memory");
     while (i < s->nkinds && strcmp(s->kinds[i].text, text)) i++;
     if (i == s->nkinds) {
-        followed *more = realloc(s->kinds, (size_t)(i + 1) * sizeof *more);
+        kind *more = realloc(s->kinds, (size_t)(i + 1) * sizeof *more);
         if (!more) hm_die(HM_EXIT_INTERNAL, "out of memory");
         s->kinds = more;
-        s->kinds[s->nkinds++] = (followed){.text = text};
-    } else free(text);
-    s->kinds[i].calls++;
-    s->kinds[i].agree += agrees;
+        s->kinds[s->nkinds++] = (kind){.text = text};
+    } else {
+        free(text);
+    }
+    kind *k = &s->kinds[i];
+    k->calls++;
+    k->passed += v->outcome == HM_PASS;
+    k->elements += v->elements;
+    k->outside += v->outside + v->out_of_class;
+    if (v->elements && v->consistent > k->consistent) k->consistent = v->consistent;
+    if (v->max_ulp > k->max_ulp) k->max_ulp = v->max_ulp;
 }
 
-static void followed_print(session *s) {
-    hm_table *t = hm_table_new("op\tdtype\tmodes followed\t>calls\t>pass as stated");
+static void kinds_print(session *s) {
+    hm_table *t = hm_table_new(s->options->fit
+                                   ? "op\tdtype\tmodes followed\t>calls\t>passed\t>elements\t>outside\tclass\t>max ulp"
+                                   : "op\tdtype\tmodes\t>calls\t>passed\t>elements\t>outside\tclass\t>max ulp");
     for (int i = 0; i < s->nkinds; i++) {
-        hm_table_row(t, "%s\t%lld\t%lld", s->kinds[i].text, (long long)s->kinds[i].calls, (long long)s->kinds[i].agree);
-        free(s->kinds[i].text);
+        const kind *k = &s->kinds[i];
+        hm_table_row(t, "%s\t%lld\t%lld\t%lld\t%lld\t%s\t%.4g", k->text, (long long)k->calls, (long long)k->passed,
+                     (long long)k->elements, (long long)k->outside, hm_class_name(k->consistent), k->max_ulp);
+        free(k->text);
     }
     hm_table_print(t, stdout);
     putchar('\n');
@@ -363,24 +211,26 @@ static void followed_print(session *s) {
 static void replay_call(session *s, hm_trace_call *c) {
     const replay_options *o = s->options;
     hm_verdict v;
-    uint64_t inputs = 0;
-    char modes[MODES_MAX], repro[3 * MODES_MAX + 1024], shape[128], dtype[128], exact[16] = "";
+    char modes[HM_MODES_MAX], repro[3 * HM_MODES_MAX + 1024], shape[128], dtype[128], exact[16] = "";
     shape_text(c, shape, sizeof shape);
     dtype_text(c, dtype, sizeof dtype);
     if (o->fit) {
-        fit(s, c, &v, &inputs, modes, sizeof modes);
-        followed_add(s, c->op, dtype, modes, v.outcome == HM_PASS);
+        hm_class required = hm_run_judge_options(&o->run, c->op).required;
+        if (required == HM_CLASS_NONE) required = hm_class_named(c->op->class_required);
+        hm_fit(c, required, judge_call, s, &v, modes, sizeof modes);
     } else {
-        judge_call(s, c, false, &v, &inputs);
-        modes_text(c->op, c->args, ~0u, modes, sizeof modes);
+        judge_call(s, c, false, &v);
+        hm_modes_text(c->op, c->args, ~0u, modes, sizeof modes);
     }
     if (v.outcome == HM_NOT_OFFERED) return;
     repro_text(s, c, repro, sizeof repro);
-    hm_report_add(s->report, c->op, call_name(s, c), inputs, &v, repro);
+    hm_report_add(s->report, c->op, call_name(s, c), s->inputs_xxh3, &v, repro);
     if (v.elements > v.range_free) hm_percent(v.decided, exact);
-    hm_table_row(s->table, "%s\t%s\t%s\t%s\t%s\t%s\t%lld\t%s\t%.4g\t%s", c->id, c->op->name, shape, dtype,
-                 hm_outcome_name(v.outcome), v.elements ? hm_class_name(v.consistent) : "",
-                 (long long)(v.outside + v.out_of_class), exact, v.max_ulp, modes);
+    kind_add(s, c->op, dtype, modes, &v);
+    if (s->table)
+        hm_table_row(s->table, "%s\t%s\t%s\t%s\t%s\t%s\t%lld\t%s\t%.4g\t%s", c->id, c->op->name, shape, dtype,
+                     hm_outcome_name(v.outcome), v.elements ? hm_class_name(v.consistent) : "",
+                     (long long)(v.outside + v.out_of_class), exact, v.max_ulp, modes);
     if (v.outcome == HM_PASS || v.outcome == HM_DECLINED) return;
     hm_progress_clear(&s->progress);
     hm_print_failure(stdout, c->op, call_name(s, c), &v, repro);
@@ -424,22 +274,22 @@ static void replay_trace(session *s, hm_trace *trace) {
     printf("%s", s->file);
     for (size_t i = 0; i < sizeof notes / sizeof *notes; i++) print_note(trace, notes[i], i ? ", " : ": ");
     putchar('\n');
-    s->table = hm_table_new("call\top\tshape\tdtype\tverdict\tclass\t>outside\t>bit-exact\t>max ulp\tmodes");
+    if (!s->options->brief)
+        s->table = hm_table_new("call\top\tshape\tdtype\tverdict\tclass\t>outside\t>bit-exact\t>max ulp\tmodes");
     for (int i = 0; i < hm_trace_count(trace) && !hm_interrupted(); i++) {
         if (!wanted(s, hm_trace_at(trace, i))) continue;
         replay_call(s, hm_trace_at(trace, i));
         hm_progress_step(&s->progress, hm_trace_at(trace, i)->id);
     }
     hm_progress_clear(&s->progress);
-    hm_table_print(s->table, stdout);
-    putchar('\n');
-    if (s->options->fit) followed_print(s);
+    if (s->table) hm_table_print(s->table, stdout), putchar('\n');
+    s->table = NULL;
+    if (s->options->fit || s->options->brief) kinds_print(s);
 }
 
-/* ---- options
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------------------------------------------ */
 
-enum { KEY_CALL = 512, KEY_FIT, KEY_ASSUME };
+enum { KEY_CALL = 512, KEY_FIT, KEY_ASSUME, KEY_BRIEF };
 
 typedef struct {
     replay_options o;
@@ -462,6 +312,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         case KEY_FIT:
             p->o.fit = true;
             return 0;
+        case KEY_BRIEF:
+            p->o.brief = true;
+            return 0;
         case KEY_ASSUME:
             assume_check(text);
             if (p->o.nassume == MAX_ASSUME) hm_die(HM_EXIT_USAGE, "--assume may be given %d times at most", MAX_ASSUME);
@@ -481,16 +334,16 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 static const char about[] =
     "Judges the outputs that were recorded in traces or, with --impl, runs an implementation on the recorded inputs.\v"
     "A trace is a safetensors file with the calls in its metadata. Each call states its scalars and modes; one that "
-    "does not is an\n"
-    "error, since guessing a mode is the bug that traces are for. --fit-modes tries every combination of modes, says "
-    "which ones the\n"
-    "recording follows, and fails a call whose stated modes are not among them. A mode that it does not name makes no "
-    "difference to\n"
-    "that call.\n\n"
+    "does\n"
+    "not is an error, since guessing a mode is the bug that traces are for. --fit-modes tries every combination of "
+    "modes,\n"
+    "says which ones the recording follows, and fails a call whose stated modes are not among them. A mode that is "
+    "not\n"
+    "named there makes no difference to that call.\n\n"
     "Columns: class, the tightest arithmetic that every element is consistent with; outside, elements that the "
-    "required class does not\n"
-    "admit; bit-exact, the share of elements for which it admits a single value; max ulp, the largest distance to the "
-    "exact value.\n\n"
+    "required\n"
+    "class does not admit; bit-exact, the share of elements for which it admits a single value; max ulp, the largest\n"
+    "distance to the exact value.\n\n"
     "Exit codes: 0 everything conforms; 1 something does not; 2 usage or a bad trace; 3 nothing could run; 4 vacuous;\n"
     "70 internal error.";
 
@@ -499,6 +352,7 @@ int hm_cmd_replay(int argc, char **argv) {
         {"op", 'o', "OP", 0, "Only calls of this op", 0},
         {"call", KEY_CALL, "ID", 0, "Only the call with this id", 0},
         {"fit-modes", KEY_FIT, NULL, 0, "Say which modes each recording follows", 0},
+        {"brief", KEY_BRIEF, NULL, 0, "One row for all calls of the same op, dtypes and modes", 0},
         {"assume", KEY_ASSUME, "PARAMETER=VALUE", 0,
          "What a call means that does not state it; may be given several times", 0},
         {0},

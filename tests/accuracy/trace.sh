@@ -214,17 +214,47 @@ for trace in "$data"/traces/*.safetensors; do
     run 0 replay --impl ref "$trace"
     run 1 replay --impl fault:rms_norm.not_divided "$trace"
 done
+# What a trace states is checked against what it holds: other modes of the same length, other values, other eps.
+misstated() { sed "s/$1/$2/g" "$data/traces/$3.safetensors" >misstated.safetensors; }
+misstated '\\"norm_first\\"' '\\"once\\"      ' llama
+run 1 replay misstated.safetensors
+run 1 replay --fit-modes misstated.safetensors
+grep -q 'the trace states round=once weight_form=plain; the recording follows round=norm_first' out || bad 'misstated round is not named'
+misstated '\\"one_plus\\"' '\\"plain\\"   ' gemma3
+run 1 replay misstated.safetensors
+run 1 replay --fit-modes misstated.safetensors
+misstated '\\"rounded\\"' '\\"unrounded\\"' gemma2 # longer: the header's length is wrong now
+run 2 replay misstated.safetensors
+misstated 'residual_read' 'residual_raed' llama
+run 2 replay misstated.safetensors && says "unknown key 'residual_raed'"
+misstated '\\"eps\\": 1e-06' '\\"eps\\": 1e-02' deepseek_v3
+run 1 replay --fit-modes misstated.safetensors
+grep -q 'no modes fit; nearest is' out || bad 'nothing fits, and the nearest modes are not named'
+cp "$data/traces/torch_eager.safetensors" flipped.safetensors
+printf '\100' | dd of=flipped.safetensors bs=1 seek=$(($(stat -c %s flipped.safetensors) - 1)) conv=notrunc 2>/dev/null
+run 1 replay flipped.safetensors
+grep -q ' 1 failed' out || bad 'one changed element is not one failure'
 for trace in "$data"/traces/not_conforming/*.safetensors; do
     run 1 replay "$trace"
     grep -q 'was written as f32; the contract says bf16' out || bad "replay $trace does not name the dtype"
     run 1 replay --fit-modes "$trace"
 done
-for golden in "$data"/golden; do
-    run 0 golden --check "$golden"
-    cp "$golden"/*.safetensors . || bad 'no golden files'
-    printf '\001' | dd of=rms_norm.safetensors bs=1 seek=$(($(stat -c %s rms_norm.safetensors) - 3)) conv=notrunc 2>/dev/null
-    run 1 golden --check .
-done
+# ---- golden files ---------------------------------------------------------------------------------------------------------
+run 0 golden --check "$data/golden"
+cp "$data"/golden/*.safetensors . || bad 'no golden files'
+printf '\001' | dd of=rms_norm.safetensors bs=1 seek=$(($(stat -c %s rms_norm.safetensors) - 3)) conv=notrunc 2>/dev/null
+run 1 golden --check .
+run 0 golden --check . --op fused_add_rms_norm
+run 0 golden --inputs --case 'rms_norm x=bf16[3,8] weight=f32 gen=normal seed=1' --case 'rms_norm x=f16[2,5] weight=none' -o inputs.safetensors
+run 0 replay --impl ref inputs.safetensors
+run 1 replay --impl fault:rms_norm.not_divided inputs.safetensors
+run 2 golden --case 'rms_norm x=bf16[3,8] weight=f32[7] expect=bad_shape' -o never && says 'expects an error'
+run 2 golden --case nonsense -o never && says 'nonsense'
+run 2 golden --class narrow --case 'rms_norm x=bf16[3,8]' -o never && says '--class is "narrow"'
+run 2 golden -o never && says 'give one of'
+run 2 golden "$data/traces/llama.safetensors" && says '-o FILE'
+run 2 golden "$data/traces/llama.safetensors" -o /nowhere/at/all && says '/nowhere/at/all'
+run 3 golden "$data/traces/llama.safetensors" --call nobody -o never
 
 echo "$checks checks, $failed failed"
 [ "$checks" -gt 500 ] && [ "$failed" -eq 0 ]
