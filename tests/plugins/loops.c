@@ -1,9 +1,11 @@
 /* Never comes back. */
 #include <hallmark/rms_norm.h>
+#include <stdbool.h>
 
 const int hm_plugin_abi = HM_PLUGIN_ABI;
 
 hm_status hm_plugin_rms_norm(const hm_rms_norm_args *a) {
-    for (volatile int i = 0; a; i++) {}
+    volatile bool on = a != NULL;
+    while (on) {}
     return HM_OK;
 }
