@@ -1,6 +1,7 @@
 #include "norm.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "../op/check.h"
@@ -429,30 +430,57 @@ hm_status hm_norm_row(const hm_norm *norm, int64_t row, hm_class c, hm_tier tier
     return status;
 }
 
-double hm_norm_distance(const hm_norm *norm, int64_t row, int64_t i, double got) {
+/* Distances are asked for one element at a time, and the exact sum of a row costs as much as all of them: the last rows are kept. */
+enum { MEMO_ROWS = 16 };
+struct hm_norm_memo {
+    pthread_mutex_t lock;
+    bool open;
+    int64_t row;
     row_state s;
-    if (row_open(&s, norm, row, HM_WIDE, true)) return INFINITY;
-    double z = s.z[i], w = norm->factor ? norm->factor[i] : 1, d = INFINITY;
-    if (!s.special && isfinite(z) && isfinite(w)) {
+};
+
+static double distance(row_state *s, int64_t i, double got) {
+    const hm_norm *norm = s->norm;
+    double z = s->z[i], w = norm->factor ? norm->factor[i] : 1, d = INFINITY;
+    if (!s->special && isfinite(z) && isfinite(w)) {
         hm_root root;
         hm_root_init(&root);
-        end_root(&s, i, true, &exact_value, &root);
+        end_root(s, i, true, &exact_value, &root);
         d = hm_root_distance(&root, norm->T, (z < 0) != (w < 0) ? -got : got);
         hm_root_clear(&root);
     } else {
-        double y = z * s.rs * w;
+        double y = z * s->rs * w;
         if (y == 0 && isfinite(got)) d = hm_round_up4(fabs(got) / hm_ulp(norm->T, 0));
     }
-    row_close(&s);
+    return d;
+}
+
+double hm_norm_distance(const hm_norm *norm, int64_t row, int64_t i, double got) {
+    struct hm_norm_memo *m = &norm->memo[row % MEMO_ROWS];
+    pthread_mutex_lock(&m->lock);
+    if (m->open && m->row != row) {
+        row_close(&m->s);
+        m->open = false;
+    }
+    if (!m->open) m->open = row_open(&m->s, norm, row, HM_WIDE, true) == HM_OK;
+    m->row = row;
+    double d = m->open ? distance(&m->s, i, got) : INFINITY;
+    pthread_mutex_unlock(&m->lock);
     return d;
 }
 
 hm_status hm_norm_open(hm_norm *norm, int64_t hidden) {
     norm->hidden = hidden;
+    norm->memo = calloc(MEMO_ROWS, sizeof *norm->memo);
+    if (!norm->memo) return hm_fail(HM_NO_MEMORY, "golden: no memory for %d rows", MEMO_ROWS);
+    for (int k = 0; k < MEMO_ROWS; k++) pthread_mutex_init(&norm->memo[k].lock, NULL);
     if (norm->weight.dtype == HM_DTYPE_NONE) return HM_OK;
     size_t n = (size_t)(hidden + !hidden);
     norm->factor = malloc(3 * n * sizeof *norm->factor);
-    if (!norm->factor) return hm_fail(HM_NO_MEMORY, "golden: no memory for %lld weights", (long long)hidden);
+    if (!norm->factor) {
+        hm_norm_close(norm);
+        return hm_fail(HM_NO_MEMORY, "golden: no memory for %lld weights", (long long)hidden);
+    }
     norm->weight_value = norm->factor + n, norm->inexact = norm->weight_value + n;
     hm_load_row(norm->weight.dtype, norm->weight.data, norm->weight.stride[0], hidden, norm->weight_value);
     for (int64_t i = 0; i < hidden; i++) {
@@ -464,4 +492,11 @@ hm_status hm_norm_open(hm_norm *norm, int64_t hidden) {
     return HM_OK;
 }
 
-void hm_norm_close(hm_norm *norm) { free(norm->factor); }
+void hm_norm_close(hm_norm *norm) {
+    for (int k = 0; k < MEMO_ROWS; k++) {
+        if (norm->memo[k].open) row_close(&norm->memo[k].s);
+        pthread_mutex_destroy(&norm->memo[k].lock);
+    }
+    free(norm->memo);
+    free(norm->factor);
+}

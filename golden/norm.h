@@ -41,6 +41,7 @@ typedef struct {
     double *factor;                /* w', [hidden]: exact, or rounded at 2^-53 for 1 + w; NULL without a weight */
     double *weight_value;          /* [hidden]; NULL without a weight */
     double *inexact;               /* [hidden]: 1 where 1 + w is not an f32 value, else 0 */
+    struct hm_norm_memo *memo;     /* rows that distances were asked for: see norm.c */
 } hm_norm;
 
 hm_status hm_norm_open(hm_norm *norm, int64_t hidden); /* fills factor, weight_value, inexact from weight and one_plus */
