@@ -63,7 +63,7 @@ typedef struct {
 
 typedef struct {
     int cases, killed;         /* cases that it ran on, that kill it */
-    int caught;                /* cases that allclose(atol=1e-2, rtol=1e-2) against ref rejects */
+    int caught;                /* of those, rejected by allclose(atol=1e-2, rtol=1e-2) against ref */
     int64_t elements, outside; /* over the cases that kill it */
     uint64_t bits;             /* of everything it did: equal for faults that agree on every case */
     int smallest;              /* row of the smallest case that kills it; -1: none */

@@ -77,7 +77,7 @@ static outcome try(const hm_fault *fault, const subject *s) {
     run.status = fault->run(fault->variation, hm_call_args(s->call), run.written);
     bool ok = run.status == HM_OK, clean = hm_call_effects(s->call, s->refused || !ok, effects, sizeof effects);
     o.killed = s->refused ? ok || !clean : !ok || !clean || wrote_another_dtype(s->call, &run);
-    o.bits = XXH3_64bits_withSeed(&run, sizeof run.state + sizeof run.status, hm_truth_hash(s->call));
+    o.bits = XXH3_64bits_withSeed(&run, sizeof run.state + sizeof run.status, s->refused ? 0 : hm_truth_hash(s->call));
     o.bits = XXH3_64bits_withSeed(run.written, sizeof run.written, XXH3_64bits_withSeed(effects, strlen(effects), o.bits));
     if (s->refused) return o;
     if (ok) o.outside = hm_truth_outside(&s->truth, s->call);
@@ -86,6 +86,7 @@ static outcome try(const hm_fault *fault, const subject *s) {
     o.caught = !ok || !got || !allclose(got, s->ref, s->truth.elements);
     free(got);
     if (fault->needs_invariance && ok && !o.killed) o.killed = is_not_invariant(fault, s->call);
+    o.caught = o.caught && o.killed;
     return o;
 }
 

@@ -139,7 +139,7 @@ static void print_kills(session *s, const hm_kills *kills, const hm_kills *secon
         missed += !strcmp(verdict, "killed") && !score->caught;
     }
     hm_table_print(t, stdout);
-    puts("cases: that the fault ran on; elements outside: of those in the cases that kill it; allclose(1e-2): how many of the cases\n"
+    puts("cases: that the fault ran on; elements outside: of those in the cases that kill it; allclose(1e-2): how many of these cases\n"
          "torch.allclose(atol=1e-2, rtol=1e-2) against ref rejects (values only: it sees no dtype, no stray write, no error code)");
     printf("%d faults: %d killed, %d equivalent, %d not; allclose passes %d of the killed on every case\n", rows, killed, equivalent,
            rows - killed - equivalent, missed);

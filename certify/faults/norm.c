@@ -232,26 +232,28 @@ static double square(const hm_norm_variation *v, hm_dtype t, double x) {
     return v->narrow == NARROW_SQUARE ? hm_round_to(t, x * x) : x * x;
 }
 
-/* A sum in f32, in `lanes` interleaved accumulators. Legal in itself: a fault only where lanes depends on the batch. */
-static double sum_f32(const double *x, int64_t n, int lanes) {
-    float lane[512] = {0}, sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        lane[i % lanes] += (float)x[i] * (float)x[i];
-    for (int step = lanes / 2; step > 0; step /= 2)
-        for (int i = 0; i < step; i++)
-            lane[i] += lane[i + step];
-    sum = lane[0];
-    return sum;
+static float pairwise(const double *x, int64_t n) {
+    if (n < 2)
+        return n ? (float)x[0] * (float)x[0] : 0;
+    return pairwise(x, n / 2) + pairwise(x + n / 2, n - n / 2);
 }
 
+/* A pairwise sum in f32 of the elements after `split` and of those before it. Legal in itself: a fault only where the split
+ * depends on what it must not depend on. */
+static double sum_f32(const double *x, int64_t n, int64_t split) {
+    split %= n > 0 ? n : 1;
+    return (double)(pairwise(x + split, n - split) + pairwise(x, split));
+}
+
+static _Thread_local unsigned calls; /* stands for the scheduler of ORDER_BY_RUN: every other call sees another order */
+
 static double sum_of(const hm_norm_variation *v, const hm_norm_call *c, int64_t row, const double *x, int64_t n, int64_t terms) {
-    static _Thread_local unsigned run; /* stands for the scheduler: every call of a row sees another order */
     if (v->order) {
         const void *p = at(&c->x, row_offset(&c->x, row));
-        int lanes = v->order == ORDER_BY_ROWS      ? (row_count(&c->x) > 1 ? 512 : 256)
-                    : v->order == ORDER_BY_ADDRESS ? ((uintptr_t)p % 16 == 0 ? 512 : 256)
-                                                   : (++run % 3 == 0 ? 512 : 256);
-        return sum_f32(x, terms, lanes);
+        int64_t split = v->order == ORDER_BY_ROWS      ? row_count(&c->x)
+                        : v->order == ORDER_BY_ADDRESS ? (int64_t)((uintptr_t)p / hm_dtype_size(c->x.dtype) % 64)
+                                                       : calls % 2 * (terms / 3);
+        return sum_f32(x, terms, split);
     }
     double mean = 0, sum = 0;
     if (v->mean == MEAN_CENTRED) {
@@ -631,6 +633,7 @@ hm_status hm_norm_fault_run(const hm_norm_variation *v, const hm_norm_call *c, h
     if (status != HM_OK && !(overlooked(v, c, status) && all_walkable(c)))
         return status;
 
+    calls++;
     int64_t n = width(&c->x), rows = row_count(&c->x);
     if (n == 0 || rows == 0) {
         if (v->empty == EMPTY_WRITES && c->out.data)
