@@ -226,7 +226,7 @@ static void replay_call(session *s, hm_trace_call *c) {
     repro_text(s, c, repro, sizeof repro);
     hm_report_add(s->report, c->op, call_name(s, c), s->inputs_xxh3, &v, repro);
     if (v.elements > v.range_free) hm_percent(v.decided, exact);
-    kind_add(s, c->op, dtype, modes, &v);
+    if (o->fit || o->brief) kind_add(s, c->op, dtype, modes, &v);
     if (s->table)
         hm_table_row(s->table, "%s\t%s\t%s\t%s\t%s\t%s\t%lld\t%s\t%.4g\t%s", c->id, c->op->name, shape, dtype,
                      hm_outcome_name(v.outcome), v.elements ? hm_class_name(v.consistent) : "",

@@ -1,6 +1,6 @@
 /* libFuzzer target: opens the bytes as a trace and makes the calls that it describes.
- *     cmake -B build-fuzz -DCMAKE_C_COMPILER=clang -DHM_FUZZ=ON && ninja -C build-fuzz fuzz-trace
- *     build-fuzz/tests/fuzz-trace -max_total_time=60 CORPUS data/traces */
+ *     cmake --preset fuzz && cmake --build --preset fuzz
+ *     build/fuzz/tests/fuzz-trace -max_total_time=60 -max_len=4000 CORPUS data/traces */
 #include <stdlib.h>
 #include <string.h>
 
