@@ -27,6 +27,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections import defaultdict
 
 import mpmath
@@ -799,4 +800,6 @@ if __name__ == "__main__":
         sys.exit(main())
     except Stop as sentence:
         print("independent.py: %s" % sentence, file=sys.stderr)
-        sys.exit(2)
+    except Exception:  # whatever it was, nothing was compared
+        traceback.print_exc()
+    sys.exit(2)
