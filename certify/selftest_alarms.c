@@ -28,7 +28,7 @@ static const int64_t widths[] = {1, 2, 3, 5, 7, 8, 11, 13, 16, 31, 33, 63, 64, 6
 static int64_t width_drawn(const draw *d) { return widths[drawn(d, "width", sizeof widths / sizeof *widths)]; }
 
 static int64_t rows_drawn(const draw *d) {
-    int64_t most = MOST_ELEMENTS / width_drawn(d), rows = 1 + drawn(d, "rows", 40);
+    int64_t most = MOST_ELEMENTS / width_drawn(d), rows = 1 + drawn(d, "rows", 12);
     return rows < most ? rows : most;
 }
 
@@ -98,7 +98,10 @@ static void count(hm_variant_score *score, const hm_call *call, int64_t elements
         score->outside += outside;
         score->beyond_chain64 += beyond;
         /* the first in order of the text, so that it does not depend on the threads */
-        if (beyond && (!score->beyond[0] || strcmp(call->name, score->beyond) < 0)) snprintf(score->beyond, sizeof score->beyond, "%s", call->name);
+        if (beyond > score->most_beyond || (beyond && beyond == score->most_beyond && strcmp(call->name, score->beyond) < 0)) {
+            score->most_beyond = beyond;
+            snprintf(score->beyond, sizeof score->beyond, "%s", call->name);
+        }
         if (outside && (!score->first[0] || strcmp(call->name, score->first) < 0)) snprintf(score->first, sizeof score->first, "%s", call->name);
     }
 }

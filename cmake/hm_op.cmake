@@ -8,7 +8,7 @@
 #   golden    golden/NAME.c                 hm_golden
 #   faults    certify/faults/NAME.c         hm_certify
 #   variants  certify/variants/NAME.c       hm_certify
-#   cases     data/cases/NAME.cases         embedded in hm_certify
+#   cases     data/cases/NAME.cases         embedded in hm_certify, and NAME.outside.cases: shapes that no suite has
 #   bench     tests/perf/NAME.bench         embedded in hm_certify
 # A sibling that is named and missing is an error: nothing is found by looking around.
 function(hm_op name)
@@ -22,7 +22,8 @@ function(hm_op name)
         elseif(sibling STREQUAL "faults" OR sibling STREQUAL "variants")
             target_sources(hm_certify PRIVATE ${PROJECT_SOURCE_DIR}/certify/${sibling}/${name}.c)
         elseif(sibling STREQUAL "cases")
-            set_property(TARGET hm_certify APPEND PROPERTY HM_EMBEDDED ${PROJECT_SOURCE_DIR}/data/cases/${name}.cases)
+            set_property(TARGET hm_certify APPEND PROPERTY HM_EMBEDDED ${PROJECT_SOURCE_DIR}/data/cases/${name}.cases
+                ${PROJECT_SOURCE_DIR}/data/cases/${name}.outside.cases)
         elseif(sibling STREQUAL "bench")
             set_property(TARGET hm_certify APPEND PROPERTY HM_EMBEDDED ${PROJECT_SOURCE_DIR}/tests/perf/${name}.bench)
         elseif(sibling STREQUAL "cpu")
