@@ -50,7 +50,7 @@ bool hm_admits(const hm_golden_row *g, int64_t i, double got) {
     return false;
 }
 
-/* The fast path over a row: three loops without branches; the slow one only if some element has a flag. */
+/* The fast path over a row: two loops without branches; the slow one only if some element has a flag. */
 hm_row_counts hm_row_compare(const hm_golden_row *g, const double *got, int64_t n) {
     const double *restrict lo = g->lo, *restrict hi = g->hi;
     const unsigned char *restrict flag = g->flags;
@@ -75,7 +75,6 @@ hm_row_counts hm_row_compare(const hm_golden_row *g, const double *got, int64_t 
     return c;
 }
 
-/* How far got lies outside [lo,hi], in ulps at the nearer end; infinite for anything that is not finite. */
 double hm_row_excess(hm_dtype dtype, const hm_golden_row *g, int64_t i, double got) {
     double lo = g->lo[i], hi = g->hi[i];
     if ((g->flags[i] & HM_GOLD_NAN) || !isfinite(got)) return INFINITY;
