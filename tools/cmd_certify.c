@@ -85,33 +85,49 @@ static void group_add(session *s, const hm_case_spec *spec, const hm_verdict *v)
     g->outcome[v->outcome]++;
 }
 
-static const char *group_verdict(const group *g) {
-    static const hm_outcome order[] = {HM_FAIL, HM_OUT_OF_CLASS, HM_VACUOUS, HM_PASS, HM_DECLINED, HM_SKIPPED};
-    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-        if (g->outcome[order[i]]) return hm_outcome_name(order[i]);
-    return "";
+/* "pass", or how many of each if the group's cases differ: "2 fail, 40 pass". */
+static const char *group_verdict(const group *g, char *text, size_t size) {
+    static const hm_outcome order[] = {HM_FAIL, HM_OUT_OF_CLASS, HM_VACUOUS, HM_SKIPPED, HM_DECLINED, HM_PASS};
+    *text = 0;
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+        int64_t n = g->outcome[order[i]];
+        if (n == g->cases) return hm_outcome_name(order[i]);
+        size_t used = strlen(text);
+        if (n)
+            snprintf(text + used, size - used, "%s%lld %s", used ? ", " : "", (long long)n, hm_outcome_name(order[i]));
+    }
+    return text;
+}
+
+/* By op, then by key; the cases that expect an error come last. */
+static int by_place(const void *a, const void *b) {
+    const group *x = a, *y = b;
+    if (x->op != y->op) return strcmp(x->op->name, y->op->name);
+    int errors = !strcmp(y->key, "errors") - !strcmp(x->key, "errors");
+    return errors ? -errors : strcmp(x->key, y->key);
 }
 
 static void print_table(const session *s) {
+    qsort(s->groups, (size_t)s->ngroups, sizeof *s->groups, by_place);
     hm_table *t = hm_table_new("op\tinput, modes\t>cases\t>elements\t>outside\tclass\t>decided\t>max ulp\tverdict");
     for (int i = 0; i < s->ngroups; i++) {
         const group *g = &s->groups[i];
-        char exact[16] = "";
+        char exact[16] = "", verdict[128];
         if (!g->elements) {
-            hm_table_row(t, "%s\t%s\t%lld\t\t\t\t\t\t%s", g->op->name, g->key, (long long)g->cases, group_verdict(g));
+            hm_table_row(t, "%s\t%s\t%lld\t\t\t\t\t\t%s", g->op->name, g->key, (long long)g->cases,
+                         group_verdict(g, verdict, sizeof verdict));
             continue;
         }
         if (g->judged) hm_percent((double)g->point / (double)g->judged, exact);
         hm_table_row(t, "%s\t%s\t%lld\t%lld\t%lld\t%s\t%s\t%.4g\t%s", g->op->name, g->key, (long long)g->cases,
                      (long long)g->elements, (long long)g->outside, hm_class_name(g->consistent), exact, g->max_ulp,
-                     group_verdict(g));
+                     group_verdict(g, verdict, sizeof verdict));
     }
     hm_table_print(t, stdout);
     puts(
-        "outside: of what any correct implementation may return; decided: only one value is admissible; max ulp: "
-        "distance from the\n"
-        "exact value, in units of the output's last place; class: the tightest arithmetic that all elements are "
-        "consistent with");
+        "outside: not what any correct implementation may return; class: the tightest arithmetic that all elements "
+        "fit;\n"
+        "decided: only one value is admissible; max ulp: distance from the exact value, declared roundings included");
 }
 
 static void print_classes(const session *s) {

@@ -193,7 +193,7 @@ one='rms_norm x=f32[3,64] weight=none gen=normal'
 run 3 certify --impl "$plugins/declines.so" --case "$one"
 check "a declined case is counted" grep -q '^1 cases: 0 passed, .* 1 declined; not provided: none$' out
 run 1 certify --impl "$plugins/declines.so" --case "$one" --strict
-run 0 certify --impl "$plugins/example_right.so" --case "$one" --strict
+run 0 certify --impl "$plugins/example_right.so" --case 'rms_norm x=bf16[3,64] weight=bf16[64] gen=normal' --strict
 run 1 certify --impl "$plugins/segfault.so" --case "$one" --case "${one/3,64/5,64}" --out died
 check "a crash names its signal" grep -q 'SIGSEGV' out
 check "every case of a plug-in that crashes is judged" grep -q '^2 cases: 0 passed, 2 failed' out
