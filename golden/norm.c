@@ -142,13 +142,16 @@ static void end_root(row_state *s, int64_t i, bool with_factor, const end_consta
     mpfr_init2(t, HM_SUM_BITS);
     int inexact = 0;
     if (!s->has_root) {
+        mpfr_t z, square; /* as narrow as holds them exactly: most of the time goes here */
+        mpfr_init2(z, s->pair ? 300 : 53), mpfr_init2(square, s->pair ? 600 : 106);
         mpfr_init2(s->exact_sum, HM_SUM_BITS);
         mpfr_set_zero(s->exact_sum, 1);
         for (int64_t j = 0; j < norm->variance_size; j++) {
-            set_z(s, j, t);
-            inexact |= mpfr_sqr(t, t, MPFR_RNDN);
-            inexact |= mpfr_add(s->exact_sum, s->exact_sum, t, MPFR_RNDN);
+            set_z(s, j, z);
+            inexact |= mpfr_sqr(square, z, MPFR_RNDN);
+            inexact |= mpfr_add(s->exact_sum, s->exact_sum, square, MPFR_RNDN);
         }
+        mpfr_clears(z, square, (mpfr_ptr)0);
         s->has_root = true;
     }
     set_z(s, i, root->q);
@@ -326,7 +329,7 @@ static void special_element(row_state *s, int64_t i, double z, double w, hm_gold
             free |= isinf(rs);                                              /* m may as well come out above 0 */
             free |= s->range_free;
             if (rs > 0 && isfinite(rs)) free |= (isinf(w) && az * rs < 0x1p-120) || (isinf(z) && aw * rs < 0x1p-120);
-            free |= isfinite(z) && isfinite(w) && az * aw >= F32_LIMIT;     /* (z w) rs with rs = 0 */
+            free |= !norm->norm_first && isfinite(z) && isfinite(w) && az * aw >= F32_LIMIT; /* (z w) rs with rs = 0 */
         }
     } else if (norm->norm_first && norm->factor && isinf(w) && isfinite(z) && z != 0 && s->rs > 0 && isfinite(s->rs)) {
         free |= fabs(z) * s->rs > hm_ulp(norm->T, 0) / 4; /* rounded to 0 here, and maybe not there */
