@@ -189,7 +189,6 @@ static bool read_all(hm_safetensors *f, char *why, size_t size) {
     json_error_t error;
     f->header = json_loadb((const char *)f->bytes + 8, (size_t)length, JSON_REJECT_DUPLICATES, &error);
     if (!f->header) REFUSE("the header is not valid JSON: %s at byte %d", error.text, error.position);
-    if (!json_is_object(f->header)) REFUSE("the header is not a JSON object");
     const json_t *metadata = json_object_get(f->header, "__metadata__");
     if (metadata && !json_is_object(metadata)) REFUSE("__metadata__ is not an object");
     const char *key;

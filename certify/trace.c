@@ -7,8 +7,10 @@
 
 #include "safetensors.h"
 
-/* What a view may address: past this a file of a few bytes could ask for any amount of memory. */
-#define HM_VIEW_MAX ((int64_t)1 << 31)
+/* The most that a tensor may have along one dimension and, since a view of a few bytes could ask for any amount of
+ * memory, in all: as much as a call can hold. */
+#define EXTENT_MAX ((int64_t)1 << 31)
+#define BYTES_MAX ((int64_t)1 << 32)
 
 struct hm_trace {
     hm_safetensors *file;
@@ -59,7 +61,7 @@ static bool dense(reading *r, hm_safetensors_tensor *from, hm_tensor *t) {
     if (from->ndim < 1 || from->ndim > 4)
         REFUSE(r, "tensor '%.140s' has %d dimensions; an argument has 1 to 4", from->name, from->ndim);
     for (int d = 0; d < from->ndim; d++)
-        if (from->shape[d] > HM_VIEW_MAX)
+        if (from->shape[d] > EXTENT_MAX)
             REFUSE(r, "tensor '%.140s' has the extent %lld; the most is 2^31", from->name, (long long)from->shape[d]);
     const unsigned char *base;
     *t = hm_tensor_of(element(from, 0, 1, &base), from->dtype, from->ndim, from->shape);
@@ -81,12 +83,12 @@ static bool read_integers(reading *r, const json_t *list, const char *what, int6
 
 /* Every element that the view reaches lies within its storage. where: "call c0: the view of x". */
 static bool check_reach(reading *r, const hm_tensor *t, int64_t offset, int64_t available, const char *where) {
-    int64_t elements = 1, low = offset, high = offset;
+    int64_t elements = 1, low = offset, high = offset, width = (int64_t)hm_dtype_size(t->dtype);
     for (int d = 0; d < t->ndim; d++) {
-        if (t->shape[d] < 0 || t->shape[d] > HM_VIEW_MAX)
+        if (t->shape[d] < 0 || t->shape[d] > EXTENT_MAX)
             REFUSE(r, "%s has the extent %lld; it has to be 0 to 2^31", where, (long long)t->shape[d]);
-        if (__builtin_mul_overflow(elements, t->shape[d], &elements) || elements > HM_VIEW_MAX)
-            REFUSE(r, "%s has more than 2^31 elements", where);
+        if (__builtin_mul_overflow(elements, t->shape[d], &elements) || elements > BYTES_MAX / width)
+            REFUSE(r, "%s has more than 2^32 bytes of elements", where);
     }
     bool fits = offset >= 0 && offset <= available;
     for (int d = 0; d < t->ndim && elements > 0; d++) {

@@ -94,7 +94,9 @@ hm_status hm_trace_call_open(const hm_trace_call *c, const char *name, hm_call *
     if (status == HM_OK) {
         for (int i = 0; i < op->nargs; i++)
             if (c->recorded[i] && c->out[i].dtype != hm_arg_tensor(op, args, i)->dtype) written[i] = c->out[i].dtype;
-        if (call) status = hm_call_from_args(op, args, name, call, why, size);
+        char reason[512] = "";
+        if (call) status = hm_call_from_args(op, args, name, call, reason, sizeof reason);
+        if (status != HM_OK) snprintf(why, size, "%s: %s", name, reason);
     }
     free(args);
     scratch_free(&s);

@@ -79,7 +79,7 @@ static void add_output(building *b, const char *id, const hm_golden *golden, con
     int64_t n = t->shape[t->ndim - 1], width = (int64_t)hm_dtype_size(t->dtype);
     *s = select_rows(t, sampled);
     size_t elements = (size_t)(s->kept * n);
-    double *row = calloc((size_t)(3 * n) + 1, sizeof *row);
+    double *row = calloc(s->kept ? (size_t)(3 * n) : 1, sizeof *row);
     unsigned char *flags = calloc(elements + 1, 1);
     char *stored[3];
     for (int k = 0; k < 3; k++) stored[k] = malloc(elements * (size_t)width + 1);
@@ -414,10 +414,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 static const char about[] =
     "Writes the ideal value and both ends of the admissible interval of every output element, as a safetensors file.\v"
     "Tensors are called <call>/ideal.<output>, lo.<output> and hi.<output>, in the output's dtype; flags.<output> "
-    "marks elements\n"
-    "where the contract demands NaN (1), where f32 arithmetic may leave its range so that 0, inf and NaN pass too (2), "
-    "and where\n"
-    "the admissible set is smaller than its interval (4).\n\n"
+    "marks "
+    "elements where the contract demands NaN (1), where f32 arithmetic may leave its range so that 0, inf and NaN pass "
+    "too (2), and where the admissible set is smaller than its interval (4).\n\n"
     "Exit codes: 0 done, or the same; 1 --check found a difference; 2 usage or a bad file; 3 nothing to do; 70 "
     "internal error.";
 

@@ -334,17 +334,16 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 static const char about[] =
     "Judges the outputs that were recorded in traces or, with --impl, runs an implementation on the recorded inputs.\v"
     "A trace is a safetensors file with the calls in its metadata. Each call states its scalars and modes; one that "
-    "does\n"
+    "does "
     "not is an error, since guessing a mode is the bug that traces are for. --fit-modes tries every combination of "
-    "modes,\n"
-    "says which ones the recording follows, and fails a call whose stated modes are not among them. A mode that is "
-    "not\n"
+    "modes, "
+    "says which ones the recording follows, and fails a call whose stated modes are not among them. A mode that is not "
     "named there makes no difference to that call.\n\n"
     "Columns: class, the tightest arithmetic that every element is consistent with; outside, elements that the "
-    "required\n"
-    "class does not admit; bit-exact, the share of elements for which it admits a single value; max ulp, the largest\n"
+    "required "
+    "class does not admit; bit-exact, the share of elements for which it admits a single value; max ulp, the largest "
     "distance to the exact value.\n\n"
-    "Exit codes: 0 everything conforms; 1 something does not; 2 usage or a bad trace; 3 nothing could run; 4 vacuous;\n"
+    "Exit codes: 0 everything conforms; 1 something does not; 2 usage or a bad trace; 3 nothing could run; 4 vacuous; "
     "70 internal error.";
 
 int hm_cmd_replay(int argc, char **argv) {

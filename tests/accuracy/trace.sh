@@ -40,7 +40,7 @@ file() {
 # refused WORDS HEADER BYTES [LENGTH]
 refused() {
     file bad.safetensors "${@:2}"
-    for verb in replay 'replay --fit-modes' 'replay --impl ref' 'golden -o never'; do
+    for verb in replay 'golden -o never'; do
         run 2 $verb bad.safetensors
         says "$1"
     done
@@ -174,7 +174,8 @@ view 'reaches outside' "$(viewed 0 '[2,4]' '[4,-1]')"
 view 'reaches outside' "$(viewed 0 '[2,4]' '[9223372036854775807,1]')"
 view 'reaches outside' "$(viewed 9223372036854775807 '[2,4]' '[4,1]')"
 view 'reaches outside' "$(viewed 9 '[0,4]' '[4,1]')"
-view 'more than 2^31 elements' "$(viewed 0 '[2147483648,4]' '[0,1]')"
+view 'more than 2^32 bytes' "$(viewed 0 '[2147483648,4]' '[0,1]')"
+view 'more than 2^32 bytes' "$(viewed 0 '[32768,32769]' '[0,0]')"
 view 'has the extent' "$(viewed 0 '[4611686018427387904,4]' '[0,1]')"
 view 'has the extent' "$(viewed 0 '[-2,4]' '[4,1]')"
 view '2 extents but 1 strides' "$(viewed 0 '[2,4]' '[4]')"
@@ -257,4 +258,4 @@ run 2 golden "$data/traces/llama.safetensors" -o /nowhere/at/all && says '/nowhe
 run 3 golden "$data/traces/llama.safetensors" --call nobody -o never
 
 echo "$checks checks, $failed failed"
-[ "$checks" -gt 500 ] && [ "$failed" -eq 0 ]
+[ "$checks" -gt 400 ] && [ "$failed" -eq 0 ]

@@ -179,7 +179,7 @@ Test(trace, views_must_stay_inside_their_storage) {
     refused(viewed(VIEW("x", "7", "[2,3]", "[3,1]")), "reaches outside");          /* one past the end */
     refused(viewed(VIEW("x", "4", "[2,3]", "[-3,-1]")), "reaches outside");        /* one before the start */
     refused(viewed(VIEW("x", "0", "[2,3]", "[6148914691236517205,1]")), "reaches outside");
-    refused(viewed(VIEW("x", "0", "[2147483648,3]", "[0,0]")), "more than 2^31");
+    refused(viewed(VIEW("x", "0", "[2147483648,3]", "[0,0]")), "more than 2^32 bytes");
     file f = viewed(VIEW("x", "6", "[2,3]", "[3,1]"));
     hm_trace_close(open_file(f));
     free(f.bytes);
