@@ -324,7 +324,7 @@ static void index_map(const source *s, int64_t row, double *v) {
         if (s->role == WEIGHT)
             v[c] = (double)(c * 5 % 13 + 1) / 8 - (s->one_plus ? 1 : 0);
         else if (s->role == FIRST)
-            v[c] = (double)((row % 127 * 29 + c % 127 * 7) % 127) - 62.5;
+            v[c] = (double)((row % 127 * 29 + c % 127 * (7 + row % 100)) % 127) - 62.5; /* no shift maps it to itself */
         else
             v[c] = (double)((row % 61 * 13 + c % 61 * 3) % 61) - 30;
     }
