@@ -500,6 +500,7 @@ Test(judge, expected_errors) {
             cr_expect_eq(v.outcome, ours ? rows[i].ours : rows[i].theirs, "row %zu, ours %d: %s", i, ours, v.why);
             cr_expect_eq(v.outcome == HM_PASS, v.why[0] == 0);
             cr_expect_eq(v.elements, 0);
+            if (ours && rows[i].status == HM_BAD_PARAM && !rows[i].error[0]) cr_expect(strstr(v.why, "without a sentence"), "%s", v.why);
         }
 }
 
