@@ -143,6 +143,7 @@ calls 'eps is not a number' "[${call/1e-6/true}]"
 calls 'variance_size is not an integer' "[${call/_size\":0/_size\":0.5}]"
 calls "the mode round has the unknown value 'twice'" "[${call/once/twice}]"
 calls 'the mode round is not a string' "[${call/\"once\"/0}]"
+calls 'the most is 1000000' "[$(yes 1, | head -n 1000000 | tr -d '\n')1]"
 calls "'c0/out.out' belongs to no call" '[]'
 calls "lacks its input c1/x" "[${call/c0/c1}]"
 refused "lacks its input c0/x" "{$(meta "[$call]"),${x/c0\/x/c0\/y},$out}" 64
