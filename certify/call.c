@@ -9,251 +9,9 @@
 #include <xxhash.h>
 
 #include "generate.h"
+#include "layout.h"
 
-#define WINDOW 65536                          /* bytes looked at in one go */
-#define DENSE_MAX (INT64_C(256) << 20)        /* buffers up to this size are filled and checked in full */
-#define NEAR 4096                             /* larger ones only this near to an element, and in the guard zones */
-#define ELEMENTS_MAX (INT64_C(4) << 30)       /* bytes of the elements of one argument */
-#define EXTENT_MAX (INT64_C(1) << 44)         /* bytes from the first to the last of them */
-#define CANARY_PERIOD 65521                   /* prime: no row pitch repeats the pattern */
-#define ALONE (INT64_C(1) << 20)              /* work on fewer bytes than this is not worth a team of threads */
-
-/* ---- where elements lie --------------------------------------------------------------------------------------------- */
-
-/* The elements of one argument as runs of consecutive bytes in its buffer, ascending; all runs have the same length. */
-typedef struct {
-    int arg;
-    int64_t count, bytes;
-    struct run {
-        int64_t start, index; /* byte position in the buffer; row-major index of the first element */
-    } *runs;
-} layout;
-
-static bool is_input(const hm_op_info *op, int arg) { return op->args[arg].direction != HM_OUT; }
-static bool is_output(const hm_op_info *op, int arg) { return op->args[arg].direction != HM_IN; }
-
-/* Bytes [*low, *high) that t's elements span, relative to element 0. false if it is more than this program will hold. */
-static bool span(const hm_tensor *t, int64_t *low, int64_t *high) {
-    int64_t size = (int64_t)hm_dtype_size(t->dtype), lo = 0, hi = 0, total = size, reach;
-    *low = *high = 0;
-    for (int d = 0; d < t->ndim; d++)
-        if (t->shape[d] <= 0) return true;
-    for (int d = 0; d < t->ndim; d++) {
-        if (__builtin_mul_overflow(total, t->shape[d], &total) || total > ELEMENTS_MAX) return false;
-        if (__builtin_mul_overflow(t->shape[d] - 1, t->stride[d], &reach)) return false;
-        if (__builtin_add_overflow(reach < 0 ? lo : hi, reach, reach < 0 ? &lo : &hi)) return false;
-    }
-    if (__builtin_mul_overflow(lo, size, low) || __builtin_mul_overflow(hi, size, high)) return *low = *high = 0, false;
-    *high += size;
-    if (*low < -EXTENT_MAX || *high > EXTENT_MAX) return *low = *high = 0, false;
-    return true;
-}
-
-static int64_t elements_of(const hm_tensor *t) {
-    int64_t n = t->dtype != HM_DTYPE_NONE;
-    for (int d = 0; d < t->ndim; d++) {
-        if (t->shape[d] <= 0) return 0;
-        n *= t->shape[d];
-    }
-    return n;
-}
-
-/* Product of the leading dimensions; 0 where one is not positive or there are absurdly many. */
-static int64_t rows_of(const hm_tensor *t) {
-    int64_t rows = t->dtype != HM_DTYPE_NONE;
-    for (int d = 0; d < t->ndim - 1; d++)
-        if (t->shape[d] <= 0 || __builtin_mul_overflow(rows, t->shape[d], &rows)) return 0;
-    return rows;
-}
-
-/* Elements that lie next to each other from any row-major index that is a multiple of their number. */
-static int64_t run_length(const hm_tensor *t) {
-    int64_t n = 1;
-    for (int d = t->ndim - 1; d >= 0 && (t->stride[d] == n || t->shape[d] == 1); d--) n *= t->shape[d];
-    return n;
-}
-
-static int64_t offset_of(const hm_tensor *t, int64_t index) {
-    int64_t offset = 0;
-    for (int d = t->ndim - 1; d >= 0; d--) {
-        offset += index % t->shape[d] * t->stride[d];
-        index /= t->shape[d];
-    }
-    return offset;
-}
-
-static int by_start(const void *a, const void *b) {
-    const struct run *p = a, *q = b;
-    return p->start != q->start ? (p->start > q->start) - (p->start < q->start) : (p->index > q->index) - (p->index < q->index);
-}
-
-static bool lay_out(const hm_call *call, int arg, layout *l) {
-    const hm_tensor *t = &call->tensor[arg];
-    int64_t n = elements_of(t), run = n ? run_length(t) : 1, size = (int64_t)hm_dtype_size(t->dtype);
-    *l = (layout){.arg = arg, .count = n / run, .bytes = run * size};
-    l->runs = malloc((size_t)(l->count ? l->count : 1) * sizeof *l->runs);
-    if (!l->runs) return false;
-    int64_t origin = (int64_t)call->buffer[call->buffer_of[arg]].offset[arg];
-    bool sorted = true;
-    for (int64_t i = 0; i < l->count; i++) {
-        l->runs[i] = (struct run){origin + offset_of(t, i * run) * size, i * run};
-        sorted = sorted && (i == 0 || l->runs[i].start >= l->runs[i - 1].start);
-    }
-    if (!sorted) qsort(l->runs, (size_t)l->count, sizeof *l->runs, by_start);
-    return true;
-}
-
-/* First run that ends after position a. */
-static int64_t first_run(const layout *l, int64_t a) {
-    int64_t lo = 0, hi = l->count;
-    while (lo < hi) {
-        int64_t mid = lo + (hi - lo) / 2;
-        if (l->runs[mid].start + l->bytes > a)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    return lo;
-}
-
-/* ---- what a buffer has to hold -------------------------------------------------------------------------------------- */
-
-typedef struct {
-    int64_t from, to;
-} window;
-
-/* One buffer with the layouts of its arguments (inputs after outputs) and the windows in which it is filled and checked. */
-typedef struct {
-    const hm_call *call;
-    const hm_buffer *buffer;
-    layout layout[HM_MAX_ARGS];
-    int layouts;
-    window *windows;
-    int64_t count, capacity;
-} survey;
-
-static bool add_window(survey *s, int64_t from, int64_t to) {
-    if (s->count == s->capacity) {
-        s->capacity = s->capacity ? 2 * s->capacity : 256;
-        window *grown = realloc(s->windows, (size_t)s->capacity * sizeof *grown);
-        if (!grown) return false;
-        s->windows = grown;
-    }
-    s->windows[s->count++] = (window){from, to};
-    return true;
-}
-
-static int by_from(const void *a, const void *b) {
-    const window *p = a, *q = b;
-    return (p->from > q->from) - (p->from < q->from);
-}
-
-/* Merges what overlaps, then cuts into pieces of at most WINDOW bytes. */
-static bool cut_windows(survey *s) {
-    window *near = s->windows;
-    int64_t n = s->count;
-    qsort(near, (size_t)n, sizeof *near, by_from);
-    s->windows = NULL;
-    s->count = s->capacity = 0;
-    bool fine = true;
-    for (int64_t i = 0; i < n;) {
-        int64_t from = near[i].from, to = near[i].to;
-        for (i++; i < n && near[i].from <= to; i++) to = near[i].to > to ? near[i].to : to;
-        for (; fine && from < to; from += WINDOW) fine = add_window(s, from, to - from < WINDOW ? to : from + WINDOW);
-    }
-    free(near);
-    return fine;
-}
-
-static void survey_free(survey *s) {
-    for (int i = 0; i < s->layouts; i++) free(s->layout[i].runs);
-    free(s->windows);
-}
-
-static bool survey_of(const hm_call *call, int buffer, survey *s) {
-    const hm_op_info *op = call->op;
-    int64_t size = (int64_t)call->buffer[buffer].size, guard = (int64_t)HM_GUARD;
-    *s = (survey){.call = call, .buffer = &call->buffer[buffer]};
-    bool fine = true;
-    for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; fine && i < op->nargs; i++)
-            if (call->buffer_of[i] == buffer && is_input(op, i) == pass) fine = lay_out(call, i, &s->layout[s->layouts++]);
-    if (fine && size <= DENSE_MAX)
-        fine = add_window(s, 0, size);
-    else if (fine) {
-        fine = add_window(s, 0, guard) && add_window(s, size - guard, size);
-        for (int i = 0; fine && i < s->layouts; i++)
-            for (int64_t r = 0; fine && r < s->layout[i].count; r++) {
-                int64_t from = s->layout[i].runs[r].start - NEAR, to = from + s->layout[i].bytes + 2 * NEAR;
-                fine = add_window(s, from > 0 ? from : 0, to < size ? to : size);
-            }
-    }
-    if (fine) fine = cut_windows(s);
-    if (!fine) survey_free(s);
-    return fine;
-}
-
-/* Twice the period, so that any CANARY_PERIOD consecutive bytes from any phase can be copied in one go. */
-static unsigned char canary[2 * CANARY_PERIOD];
-
-__attribute__((constructor)) static void make_canary(void) {
-    uint64_t state = UINT64_C(0x9E3779B97F4A7C15); /* splitmix64 */
-    for (int i = 0; i < CANARY_PERIOD; i++) {
-        uint64_t z = (state += UINT64_C(0x9E3779B97F4A7C15));
-        z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-        z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
-        canary[i] = canary[i + CANARY_PERIOD] = (unsigned char)((z ^ (z >> 31)) >> 56);
-    }
-}
-
-static void put_canary(unsigned char *to, int64_t from, int64_t n) {
-    for (int64_t done = 0; done < n;) {
-        int64_t some = n - done < CANARY_PERIOD ? n - done : CANARY_PERIOD;
-        memcpy(to + done, canary + (from + done) % CANARY_PERIOD, (size_t)some);
-        done += some;
-    }
-}
-
-typedef enum { FRESH, PRISTINE, AFTER } moment; /* inputs not yet there; ready to run; outputs are whatever they are now */
-
-/* Bytes [w.from, w.to) of the buffer as they have to be. */
-static void expected(const survey *s, window w, moment when, unsigned char *to) {
-    const hm_op_info *op = s->call->op;
-    put_canary(to, w.from, w.to - w.from);
-    for (int pass = 0; pass < 2; pass++) {
-        for (int i = 0; i < s->layouts; i++) {
-            const layout *l = &s->layout[i];
-            bool input = is_input(op, l->arg);
-            if (pass == 0 ? input && when == FRESH : when != AFTER || !is_output(op, l->arg)) continue;
-            const hm_tensor *t = hm_arg_tensor(op, s->call->golden_args, l->arg);
-            for (int64_t r = first_run(l, w.from); r < l->count && l->runs[r].start < w.to; r++) {
-                int64_t start = l->runs[r].start, from = start > w.from ? start : w.from;
-                int64_t end = start + l->bytes < w.to ? start + l->bytes : w.to;
-                unsigned char *at = to + (from - w.from);
-                if (pass == 1)
-                    memcpy(at, s->buffer->base + from, (size_t)(end - from));
-                else if (input)
-                    memcpy(at, (unsigned char *)t->data + l->runs[r].index * (int64_t)hm_dtype_size(t->dtype) + (from - start),
-                           (size_t)(end - from));
-                else
-                    memset(at, HM_POISON, (size_t)(end - from));
-            }
-        }
-    }
-}
-
-static bool fill(const hm_call *call, moment when) {
-    for (int b = 0; b < call->nbuffers; b++) {
-        survey s;
-        if (!survey_of(call, b, &s)) return false;
-#pragma omp parallel for schedule(static) if (s.count > ALONE / WINDOW)
-        for (int64_t i = 0; i < s.count; i++) expected(&s, s.windows[i], when, s.buffer->base + s.windows[i].from);
-        survey_free(&s);
-    }
-    return true;
-}
-
-/* ---- building ------------------------------------------------------------------------------------------------------- */
+#define REACH_MAX (INT64_C(1) << 44) /* bytes from an input's element 0 to that of an output that lies on it */
 
 /* Where each argument's element 0 is to lie, in bytes from the origin of its group; arguments of one group share a buffer. */
 typedef struct {
@@ -266,7 +24,7 @@ static bool allocate(hm_call *call, int group, const placement *p) {
     for (int i = 0; i < call->op->nargs; i++) {
         int64_t lo, hi;
         if (p->group[i] != group) continue;
-        span(&call->tensor[i], &lo, &hi);
+        hm_view_span(&call->tensor[i], &lo, &hi);
         low = p->origin[i] + lo < low ? p->origin[i] + lo : low;
         high = p->origin[i] + hi > high ? p->origin[i] + hi : high;
     }
@@ -292,13 +50,13 @@ static bool allocate(hm_call *call, int group, const placement *p) {
 }
 
 static void copy_elements(const hm_tensor *from, const hm_tensor *to) {
-    int64_t size = (int64_t)hm_dtype_size(from->dtype), n = elements_of(from);
+    int64_t size = (int64_t)hm_dtype_size(from->dtype), n = hm_view_elements(from);
     if (!n) return;
-    int64_t run = run_length(from), other = run_length(to);
+    int64_t run = hm_view_run(from), other = hm_view_run(to);
     run = run < other ? run : other; /* both are products of the last dimensions, so the smaller divides the larger */
-#pragma omp parallel for schedule(static) if (n * size > ALONE)
+#pragma omp parallel for schedule(static) if (n * size > HM_ALONE)
     for (int64_t i = 0; i < n / run; i++)
-        memcpy((char *)to->data + offset_of(to, i * run) * size, (const char *)from->data + offset_of(from, i * run) * size,
+        memcpy((char *)to->data + hm_view_offset(to, i * run) * size, (const char *)from->data + hm_view_offset(from, i * run) * size,
                (size_t)(run * size));
 }
 
@@ -307,8 +65,8 @@ static bool copy_inputs(hm_call *call) {
     memcpy(call->golden_args, call->args, op->args_size);
     for (int i = 0; i < op->nargs; i++) {
         hm_tensor *t = hm_arg_tensor(op, call->golden_args, i);
-        if (!is_input(op, i) || call->buffer_of[i] < 0) continue;
-        int64_t step = 1, n = elements_of(&call->tensor[i]);
+        if (!hm_is_input(op, i) || call->buffer_of[i] < 0) continue;
+        int64_t step = 1, n = hm_view_elements(&call->tensor[i]);
         for (int d = t->ndim - 1; d >= 0; d--) {
             t->stride[d] = step;
             step *= n && t->shape[d] > 0 ? t->shape[d] : 1;
@@ -327,12 +85,12 @@ static uint64_t hash_inputs(const hm_call *call) {
     XXH3_64bits_reset(state);
     for (int i = 0; i < op->nargs; i++) {
         const hm_tensor *t = hm_arg_tensor(op, call->golden_args, i);
-        if (!is_input(op, i) || call->buffer_of[i] < 0) continue;
+        if (!hm_is_input(op, i) || call->buffer_of[i] < 0) continue;
         char text[160];
         int n = snprintf(text, sizeof text, "%s=%s[", op->args[i].name, hm_dtype_name(t->dtype));
         for (int d = 0; d < t->ndim; d++) n += snprintf(text + n, sizeof text - (size_t)n, "%" PRId64 ",", t->shape[d]);
         XXH3_64bits_update(state, text, (size_t)n);
-        XXH3_64bits_update(state, t->data, (size_t)elements_of(t) * hm_dtype_size(t->dtype));
+        XXH3_64bits_update(state, t->data, (size_t)hm_view_elements(t) * hm_dtype_size(t->dtype));
     }
     uint64_t hash = XXH3_64bits_digest(state);
     XXH3_freeState(state);
@@ -362,9 +120,9 @@ static bool prepare(hm_call *call, const placement *p) {
         if (!allocate(call, g, p)) return false;
     for (int i = 0; i < op->nargs; i++) {
         *hm_arg_tensor(op, call->args, i) = call->tensor[i];
-        call->rows[i] = rows_of(&call->tensor[i]);
+        call->rows[i] = hm_view_rows(&call->tensor[i]);
     }
-    return fill(call, FRESH);
+    return hm_call_fill(call, HM_FRESH);
 }
 
 static hm_status no_memory(hm_call *call, hm_call **to, char *why, size_t size) {
@@ -419,9 +177,9 @@ hm_status hm_call_from_case(const hm_case_spec *spec, hm_call **to, char *why, s
         p.group[i] = on < 0 ? i : on;
         p.origin[i] = 0;
         int64_t low, high, reach = 0;
-        bool held = span(t, &low, &high);
+        bool held = hm_view_span(t, &low, &high);
         if (on >= 0) held &= !__builtin_mul_overflow(spec->alias_offset[i], (int64_t)hm_dtype_size(spec->dtype[on]), &reach) &&
-                             reach < EXTENT_MAX && reach > -EXTENT_MAX;
+                             reach < REACH_MAX && reach > -REACH_MAX;
         p.origin[i] = held ? reach : 0;
         if (held) continue;
         if (spec->expect == HM_OK) {
@@ -437,7 +195,7 @@ hm_status hm_call_from_case(const hm_case_spec *spec, hm_call **to, char *why, s
     for (int i = 0; i < op->nparams; i++) set_param(&op->params[i], call->args, spec->param[i]);
     if (!prepare(call, &p)) return no_memory(call, to, why, size);
     for (int i = 0; i < op->nargs; i++)
-        if (is_input(op, i) && call->buffer_of[i] >= 0 && hm_generate(spec, i, call->args)) return no_memory(call, to, why, size);
+        if (hm_is_input(op, i) && call->buffer_of[i] >= 0 && hm_generate(spec, i, call->args)) return no_memory(call, to, why, size);
     for (int i = 0; i < op->nargs; i++) {
         hm_tensor *t = hm_arg_tensor(op, call->args, i);
         if (t->dtype != HM_DTYPE_NONE && call->buffer_of[i] < 0) t->data = call->args; /* not NULL; never to be read */
@@ -458,7 +216,7 @@ static void group_by_overlap(const hm_call *call, const hm_op_info *op, placemen
         p->origin[i] = 0;
         low[i] = high[i] = 0;
         if (p->group[i] < 0 || !t->data) continue;
-        span(t, &low[i], &high[i]);
+        hm_view_span(t, &low[i], &high[i]);
         if (low[i] == high[i]) continue;
         p->origin[i] = (int64_t)(intptr_t)t->data;
         low[i] += p->origin[i], high[i] += p->origin[i];
@@ -484,8 +242,8 @@ hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *
         int64_t low, high;
         call->tensor[i] = *hm_arg_tensor(op, call->args, i);
         const hm_tensor *t = &call->tensor[i];
-        bool sound = t->dtype == HM_DTYPE_NONE || (hm_dtype_size(t->dtype) && t->ndim >= 1 && t->ndim <= 4 && span(t, &low, &high));
-        if (sound && is_input(op, i) && t->dtype != HM_DTYPE_NONE && !t->data) sound = elements_of(t) == 0;
+        bool sound = t->dtype == HM_DTYPE_NONE || (hm_dtype_size(t->dtype) && t->ndim >= 1 && t->ndim <= 4 && hm_view_span(t, &low, &high));
+        if (sound && hm_is_input(op, i) && t->dtype != HM_DTYPE_NONE && !t->data) sound = hm_view_elements(t) == 0;
         if (sound) continue;
         snprintf(why, size, "%s: %s is no tensor that can be copied (dtype, rank, data or size)", op->name, op->args[i].name);
         hm_call_free(call);
@@ -496,7 +254,7 @@ hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *
     group_by_overlap(call, op, &p);
     if (!prepare(call, &p)) return no_memory(call, to, why, size);
     for (int i = 0; i < op->nargs; i++)
-        if (is_input(op, i) && call->buffer_of[i] >= 0) copy_elements(hm_arg_tensor(op, args, i), &call->tensor[i]);
+        if (hm_is_input(op, i) && call->buffer_of[i] >= 0) copy_elements(hm_arg_tensor(op, args, i), &call->tensor[i]);
     if (!copy_inputs(call)) return no_memory(call, to, why, size);
     call->inputs_xxh3 = hash_inputs(call);
     *to = call;
@@ -511,96 +269,9 @@ void hm_call_free(hm_call *call) {
     }
     for (int i = 0; call->golden_args && i < call->op->nargs; i++) {
         void *copy = hm_arg_tensor(call->op, call->golden_args, i)->data;
-        if (is_input(call->op, i) && call->buffer_of[i] >= 0 && copy != call->tensor[i].data) free(copy);
+        if (hm_is_input(call->op, i) && call->buffer_of[i] >= 0 && copy != call->tensor[i].data) free(copy);
     }
     free(call->args);
     free(call->golden_args);
     free(call);
-}
-
-void hm_call_reset(hm_call *call) { fill(call, PRISTINE); }
-
-/* ---- effects -------------------------------------------------------------------------------------------------------- */
-
-/* "[1,752]" */
-static void put_index(const hm_tensor *t, int64_t index, char *text, size_t size) {
-    int64_t at[4];
-    for (int d = t->ndim - 1; d >= 0; d--) {
-        at[d] = index % t->shape[d];
-        index /= t->shape[d];
-    }
-    size_t n = 0;
-    for (int d = 0; d < t->ndim; d++) n += (size_t)snprintf(text + n, size - n, "%s%" PRId64, d ? "," : "[", at[d]);
-    snprintf(text + n, size - n, "]");
-}
-
-/* Says whose byte at `position` is and where it lies. */
-static void describe(const survey *s, int64_t position, int64_t bytes, bool untouched, char *text, size_t size) {
-    const hm_op_info *op = s->call->op;
-    const layout *before = NULL, *after = NULL; /* whose element lies nearest on either side */
-    int64_t end = INT64_MIN, start = INT64_MAX, index = 0;
-    for (int i = s->layouts - 1; i >= 0; i--) {
-        const layout *l = &s->layout[i];
-        int64_t r = first_run(l, position);
-        if (r < l->count && l->runs[r].start <= position) { /* inside: an element of an input, or (untouched) of an output */
-            const hm_tensor *t = &s->call->tensor[l->arg];
-            char where[96];
-            put_index(t, l->runs[r].index + (position - l->runs[r].start) / (int64_t)hm_dtype_size(t->dtype), where, sizeof where);
-            snprintf(text, size, "%s: %" PRId64 " bytes changed %s, the first in element %s", op->args[l->arg].name, bytes,
-                     untouched ? "although the call failed" : "of what is input", where);
-            return;
-        }
-        if (r < l->count && l->runs[r].start < start) after = l, start = l->runs[r].start;
-        if (r > 0 && l->runs[r - 1].start + l->bytes > end) {
-            before = l;
-            end = l->runs[r - 1].start + l->bytes;
-            index = l->runs[r - 1].index;
-        }
-    }
-    const layout *owner = before ? before : after;
-    const char *name = owner ? op->args[owner->arg].name : "an empty tensor";
-    if (before && after) {
-        const hm_tensor *t = &s->call->tensor[before->arg];
-        snprintf(text, size, "%s: %" PRId64 " bytes changed in the stride gap after row %" PRId64 ", the first %" PRId64 " bytes into it",
-                 name, bytes, index / t->shape[t->ndim - 1], position - end);
-    } else if (before)
-        snprintf(text, size, "%s: %" PRId64 " bytes changed in the guard zone after it, the first %" PRId64 " bytes past its end", name,
-                 bytes, position - end);
-    else if (after)
-        snprintf(text, size, "%s: %" PRId64 " bytes changed in the guard zone before it, the first %" PRId64 " bytes ahead of its start",
-                 name, bytes, start - position);
-    else
-        snprintf(text, size, "%s: %" PRId64 " bytes changed around it", name, bytes);
-}
-
-/* Bytes of the window that are not as they have to be; *first gets the position of the lowest. */
-static int64_t count_changes(const survey *s, window w, moment when, int64_t *first) {
-    unsigned char want[WINDOW];
-    const unsigned char *have = s->buffer->base + w.from;
-    expected(s, w, when, want);
-    int64_t n = 0, length = w.to - w.from;
-    if (!memcmp(want, have, (size_t)length)) return 0;
-    for (int64_t i = length - 1; i >= 0; i--)
-        if (want[i] != have[i]) n++, *first = w.from + i;
-    return n;
-}
-
-bool hm_call_effects(const hm_call *call, bool untouched, char *text, size_t size) {
-    moment when = untouched ? PRISTINE : AFTER;
-    snprintf(text, size, "ok");
-    for (int b = 0; b < call->nbuffers; b++) {
-        survey s;
-        if (!survey_of(call, b, &s)) return snprintf(text, size, "no memory to check the effects"), false;
-        int64_t bytes = 0, first = INT64_MAX;
-#pragma omp parallel for schedule(static) reduction(+ : bytes) reduction(min : first) if (s.count > ALONE / WINDOW)
-        for (int64_t i = 0; i < s.count; i++) {
-            int64_t at = INT64_MAX;
-            bytes += count_changes(&s, s.windows[i], when, &at);
-            first = at < first ? at : first;
-        }
-        if (bytes) describe(&s, first, bytes, untouched, text, size);
-        survey_free(&s);
-        if (bytes) return false;
-    }
-    return true;
 }
