@@ -252,7 +252,8 @@ static enclosure times_weight(const row_state *s, double a, double w, hm_tier ti
     hm_dtype T = s->norm->T;
     if (!isfinite(a)) return (enclosure){a * w, a * w, 0};
     double product = a * w;
-    bool exact = !c->arithmetic.f32 || (fabs(product) >= F32_MIN_NORMAL && (double)(float)product == product);
+    bool flushes = subnormal_f32(a) || subnormal_f32(w);
+    bool exact = !c->arithmetic.f32 || (!flushes && fabs(product) >= F32_MIN_NORMAL && (double)(float)product == product);
     if (product == 0 || exact) {
         double r = hm_round_to(T, product);
         return (enclosure){r, r, 0};
@@ -260,7 +261,7 @@ static enclosure times_weight(const row_state *s, double a, double w, hm_tier ti
     enclosure r = {.flags = fabs(product) >= F32_LIMIT ? HM_GOLD_RANGE_FREE : 0};
     r.lo = product_round(T, product, product > 0 ? c->one_lo : c->one_hi, -0x1p-125, tier, mpfr);
     r.hi = product_round(T, product, product > 0 ? c->one_hi : c->one_lo, 0x1p-125, tier, mpfr);
-    if (subnormal_f32(a) || subnormal_f32(w)) r.lo = fmin(r.lo, 0), r.hi = fmax(r.hi, 0);
+    if (flushes) r.lo = fmin(r.lo, 0), r.hi = fmax(r.hi, 0);
     return r;
 }
 
