@@ -89,7 +89,7 @@ typedef struct {
     int64_t cases, elements; /* judged */
     int64_t outside;         /* of its own class */
     int64_t beyond_chain64;  /* outside chain64 on stagnate rows */
-    int64_t most_beyond;     /* of them in one case, */
+    int64_t most_beyond;     /* outside chain512 in one case, */
     char beyond[HM_CASE_MAX]; /* this one; "" if there is none */
     char first[HM_CASE_MAX]; /* a case with elements outside; "" if there is none */
 } hm_variant_score;

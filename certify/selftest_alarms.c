@@ -25,7 +25,19 @@ static int64_t drawn(const draw *d, const char *what, int64_t n) {
 /* Vector widths and their neighbours, the widths of models, and rows long enough to tell the classes apart. */
 static const int64_t widths[] = {1, 2, 3, 5, 7, 8, 11, 13, 16, 31, 33, 63, 64, 65, 77, 127, 128, 129, 255, 256, 257, 500, 576, 768, 1000, 1024, 1536, 2048, 2560, 4095, 4096, 4097, 5120, 7168, 8192, 12288, 16384};
 
-static int64_t width_drawn(const draw *d) { return widths[drawn(d, "width", sizeof widths / sizeof *widths)]; }
+/* One case of each batch has long rows that separate the classes. */
+static bool separating(const draw *d) { return d->index % BATCH == 0; }
+
+static int64_t width_drawn(const draw *d) {
+    int64_t n = sizeof widths / sizeof *widths;
+    return widths[separating(d) ? n - 1 - drawn(d, "width", 4) : drawn(d, "width", n)];
+}
+
+static const char *generator_drawn(const draw *d) {
+    for (int i = 0; separating(d) && i < hm_generator_count(); i++)
+        if (hm_generator_at(i)->separates) return hm_generator_at(i)->name;
+    return hm_generator_at((int)drawn(d, "gen", hm_generator_count()))->name;
+}
 
 static int64_t rows_drawn(const draw *d) {
     int64_t most = MOST_ELEMENTS / width_drawn(d), rows = 1 + drawn(d, "rows", 12);
@@ -69,8 +81,7 @@ static void line_drawn(const hm_op_info *op, const draw *d, char *line, size_t s
         else if (drawn(d, p->name, 4) == 0)
             at += (size_t)snprintf(line + at, size - at, " %s=%" PRId64, p->name, 1 + drawn(d, "part", width_drawn(d)));
     }
-    snprintf(line + at, size - at, " gen=%s seed=%" PRIu64, hm_generator_at((int)drawn(d, "gen", hm_generator_count()))->name,
-             d->seed + d->index);
+    snprintf(line + at, size - at, " gen=%s seed=%" PRIu64, generator_drawn(d), d->seed + d->index);
 }
 
 /* A legal case: the first of a fixed sequence of draws that the op's check accepts. NULL: none was, or memory is short. */
@@ -90,13 +101,13 @@ static hm_call *legal_call(const hm_op_info *op, draw d) {
 
 /* ---- judging ----------------------------------------------------------------------------------------------------------------- */
 
-static void count(hm_variant_score *score, const hm_call *call, int64_t elements, int64_t outside, int64_t beyond) {
+static void count(hm_variant_score *score, const hm_call *call, int64_t elements, int64_t outside, int64_t beyond64, int64_t beyond) {
 #pragma omp critical(hm_selftest_score)
     {
         score->cases++;
         score->elements += elements;
         score->outside += outside;
-        score->beyond_chain64 += beyond;
+        score->beyond_chain64 += beyond64;
         /* the first in order of the text, so that it does not depend on the threads */
         if (beyond > score->most_beyond || (beyond && beyond == score->most_beyond && strcmp(call->name, score->beyond) < 0)) {
             score->most_beyond = beyond;
@@ -121,8 +132,9 @@ static hm_status one_case(const hm_op_info *op, draw d, hm_alarms *alarms) {
         bool fine = variant->run(variant->variation, call->args) == HM_OK && hm_call_effects(call, false, effects, sizeof effects);
         const hm_truth *own = &truth[hm_class_named(variant->class_name)];
         hash[v] = hm_truth_hash(call);
+        bool stagnates = !strcmp(call->spec.generator, "stagnate");
         count(&alarms->score[v], call, own->elements, fine ? hm_truth_outside(own, call) : own->elements + 1,
-              strcmp(call->spec.generator, "stagnate") ? 0 : hm_truth_outside(&truth[HM_CHAIN64], call));
+              stagnates ? hm_truth_outside(&truth[HM_CHAIN64], call) : 0, stagnates ? hm_truth_outside(&truth[HM_CHAIN512], call) : 0);
         for (int w = 0; w < v; w++)
             if (hash[w] && hash[w] != hash[v] && !strcmp(hm_variant_at(w)->op, op->name)) {
 #pragma omp atomic write

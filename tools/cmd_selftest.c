@@ -194,7 +194,7 @@ static void confirm_sequential(session *s, const hm_variant *variant, const hm_v
     hm_call *call;
     hm_verdict v;
     if (!score->beyond[0]) {
-        complain(&s->vacuous, "VACUOUS  %s was not found out of chain64 on any stagnate row", variant->id);
+        complain(&s->vacuous, "VACUOUS  %s was not found out of chain512 on any stagnate row", variant->id);
         return;
     }
     snprintf(name, sizeof name, "variant:%s", variant->id);

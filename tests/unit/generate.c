@@ -112,6 +112,19 @@ Test(generate, threads_and_strides_change_nothing) {
     }
 }
 
+/* Rows that share memory are filled one after the other, whatever the number of threads. */
+Test(generate, overlapping_rows_are_filled_in_order) {
+    uint64_t hash[2];
+    for (int k = 0; k < 2; k++) {
+        omp_set_num_threads(k ? 7 : 1);
+        data d = generated(true, "f32", 2000, 400, "stride=x:3,1;residual:0,1");
+        hash[k] = d.call->inputs_xxh3;
+        cr_expect_eq(d.x[3], d.x[400], "they do not share memory");
+        done(&d);
+    }
+    cr_expect_eq(hash[0], hash[1]);
+}
+
 Test(generate, names_are_unique_and_said) {
     for (int g = 0; g < hm_generator_count(); g++) {
         const hm_generator *is = hm_generator_at(g);

@@ -426,6 +426,31 @@ Test(judge, what_any_output_would_pass_is_vacuous) {
     hm_call_free(call);
 }
 
+static int first_empty(const hm_case_spec *spec, void *context) {
+    hm_case_spec *found = context;
+    for (int i = 0; i < spec->op->nargs; i++)
+        for (int d = 0; d < spec->ndim[i]; d++)
+            if (spec->op->args[i].direction != HM_IN && spec->expect == HM_OK && spec->shape[i][d] == 0) return *found = *spec, 1;
+    return 0;
+}
+
+/* Whatever the seed: it makes no difference to what such a case catches. */
+Test(judge, a_case_of_no_elements_passes_if_the_kill_matrix_knows_that_it_catches_something) {
+    static hm_case_spec spec;
+    char why[256];
+    for (uint64_t seed = 1; seed < 3; seed++) {
+        hm_call *call;
+        cr_assert_eq(hm_suite_each(HM_SMOKE, "rms_norm", seed, first_empty, &spec, why, sizeof why), 1);
+        cr_assert_eq(hm_call_from_case(&spec, &call, why, sizeof why), HM_OK);
+        cr_assert_eq(call->op->ref(call->args), HM_OK);
+        hm_verdict v = judge_outputs(call, &plainly);
+        cr_expect(v.outcome == HM_PASS && v.elements == 0, "%s: %s", spec.line, v.why);
+        memset(call->buffer[0].base, 0, 4);
+        cr_expect_eq(judge_outputs(call, &plainly).outcome, HM_FAIL, "what it can catch is a write");
+        hm_call_free(call);
+    }
+}
+
 /* An implementation that does what the test says. */
 static struct {
     hm_run says;

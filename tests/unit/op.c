@@ -124,6 +124,20 @@ Test(op, every_descriptor_error) {
 #undef BREAK
 }
 
+/* Extents that agree with each other, and are impossible. */
+Test(op, negative_extent_everywhere) {
+    call c;
+    EACH_OP(op) for (int64_t extent = -1; extent > -20; extent -= 6) {
+        legal_call(&c, op);
+        for (int i = 0; i < op->nargs; i++)
+            if (strcmp(op->args[i].shape, "hidden"))
+                hm_arg_tensor(op, &c.args, i)->shape[0] = extent;
+        char text[16];
+        snprintf(text, sizeof text, "%d", (int)extent);
+        refused(&c, HM_BAD_SHAPE, "extent", text, "negative rows");
+    }
+}
+
 Test(op, every_parameter_error) {
     static const struct {
         double eps;
