@@ -11,20 +11,15 @@
 
 #include "case_print.h"
 #include "generate.h"
+#include "shape.h"
 
 #define MAX_TOKENS 48
-#define MAX_SYMBOLS 8
 
 typedef struct {
     hm_case_spec *spec;
     char *key[MAX_TOKENS], *value[MAX_TOKENS];
     int tokens;
-    const char *symbol[MAX_SYMBOLS]; /* names of the symbolic dimensions met so far, and what they are bound to */
-    size_t symbol_length[MAX_SYMBOLS];
-    int64_t extent[MAX_SYMBOLS];
-    int symbols;
-    int leading;                     /* dimensions that "..." stands for; -1: not known yet */
-    int64_t lead[3];
+    hm_symbols symbols;              /* names of the symbolic dimensions met so far, and what they are bound to */
     bool shaped[HM_MAX_ARGS];        /* the argument stated its shape */
     char *why;
     size_t size;
@@ -104,46 +99,6 @@ static int parse_ints(char *text, int64_t *to) {
 
 /* ---- tensor arguments ---------------------------------------------------------------------------------------------- */
 
-/* Dimensions of a symbolic shape that are not "...". */
-static int fixed_dims(const char *shape) {
-    int n = 0;
-    for (const char *s = shape; *s; s++) n += *s == ',';
-    return n + 1 - !strncmp(shape, "...", 3);
-}
-
-/* Symbol d (counted from the left) of the fixed dimensions of a symbolic shape. */
-static const char *symbol_at(const char *shape, int d, size_t *length) {
-    if (!strncmp(shape, "...", 3)) shape += strcspn(shape, ",") + 1;
-    while (d--) shape += strcspn(shape, ",") + 1;
-    *length = strcspn(shape, ",");
-    return shape;
-}
-
-static int64_t *extent_of(parser *p, const char *symbol, size_t length) {
-    for (int i = 0; i < p->symbols; i++)
-        if (p->symbol_length[i] == length && !strncmp(p->symbol[i], symbol, length)) return &p->extent[i];
-    return NULL;
-}
-
-/* A stated shape binds the symbols that are still free; whether it fits those already bound is the contract's business. */
-static void bind(parser *p, int arg) {
-    const char *shape = p->spec->op->args[arg].shape;
-    int fixed = fixed_dims(shape), ndim = p->spec->ndim[arg], lead = ndim - fixed;
-    if (lead < 0 || (lead > 0 && strncmp(shape, "...", 3))) return;
-    if (!strncmp(shape, "...", 3) && p->leading < 0 && lead <= 3) {
-        p->leading = lead;
-        memcpy(p->lead, p->spec->shape[arg], (size_t)lead * sizeof(int64_t));
-    }
-    for (int d = 0; d < fixed; d++) {
-        size_t length;
-        const char *symbol = symbol_at(shape, d, &length);
-        if (extent_of(p, symbol, length) || p->symbols == MAX_SYMBOLS) continue;
-        p->symbol[p->symbols] = symbol;
-        p->symbol_length[p->symbols] = length;
-        p->extent[p->symbols++] = p->spec->shape[arg][lead + d];
-    }
-}
-
 static hm_status parse_arg(parser *p, int arg) {
     hm_case_spec *spec = p->spec;
     const hm_arg_info *info = &spec->op->args[arg];
@@ -166,7 +121,7 @@ static hm_status parse_arg(parser *p, int arg) {
     if (spec->ndim[arg] < 1)
         return refuse(p, "%s=%s[%s]: the shape has to be 1 to 4 integers of 64 bits, separated by commas", info->name, value, copy);
     p->shaped[arg] = true;
-    bind(p, arg);
+    hm_symbols_bind(&p->symbols, info->shape, spec->ndim[arg], spec->shape[arg]);
     return HM_OK;
 }
 
@@ -175,32 +130,23 @@ static hm_status complete_arg(parser *p, int arg) {
     hm_case_spec *spec = p->spec;
     const hm_arg_info *info = &spec->op->args[arg];
     if (!given(p, info->name)) {
-        if (info->optional) return HM_OK;
+        if (info->optional && (info->direction == HM_IN || info->dtypes[0] != '=')) return HM_OK;
         char like[64];
         snprintf(like, sizeof like, "%.*s", (int)strcspn(info->dtypes + 1, " "), info->dtypes + 1);
         int from = info->dtypes[0] == '=' ? arg_named(spec->op, like) : -1;
+        if (from >= 0 && spec->dtype[from] == HM_DTYPE_NONE && info->optional) return HM_OK; /* an output that follows its input */
         if (from < 0 || spec->dtype[from] == HM_DTYPE_NONE)
             return refuse(p, "%s is missing; state it as %s=DTYPE[%s], with a dtype of: %s", info->name, info->name, info->shape,
                           info->dtypes);
         spec->dtype[arg] = spec->dtype[from];
     }
     if (spec->dtype[arg] == HM_DTYPE_NONE || p->shaped[arg]) return HM_OK;
-    int lead = 0, fixed = fixed_dims(info->shape);
-    if (!strncmp(info->shape, "...", 3)) {
-        if (p->leading < 0) return refuse(p, "%s has no shape and none can be derived; state it as %s=DTYPE[%s]", info->name,
-                                          info->name, info->shape);
-        lead = p->leading;
-        memcpy(spec->shape[arg], p->lead, sizeof p->lead);
-    }
-    for (int d = 0; d < fixed; d++) {
-        size_t length;
-        const char *symbol = symbol_at(info->shape, d, &length);
-        const int64_t *extent = extent_of(p, symbol, length);
-        if (!extent) return refuse(p, "%s has no shape and %.*s is not known; state it as %s=DTYPE[%s]", info->name, (int)length,
-                                   symbol, info->name, info->shape);
-        spec->shape[arg][lead + d] = *extent;
-    }
-    spec->ndim[arg] = lead + fixed;
+    const char *unknown;
+    size_t length;
+    spec->ndim[arg] = hm_symbols_shape(&p->symbols, info->shape, spec->shape[arg], &unknown, &length);
+    if (!spec->ndim[arg])
+        return refuse(p, "%s has no shape and %.*s is not known; state it as %s=DTYPE[%s]", info->name, (int)length, unknown,
+                      info->name, info->shape);
     return HM_OK;
 }
 
@@ -400,7 +346,7 @@ static hm_status parse(parser *p, char *line) {
 
 hm_status hm_case_parse(const char *line, hm_case_spec *spec, char *why, size_t size) {
     static const char printable[] = "a case has to be one line of printable ASCII";
-    parser p = {.spec = spec, .leading = -1, .why = why, .size = size};
+    parser p = {.spec = spec, .symbols.leading = -1, .why = why, .size = size};
     memset(spec, 0, sizeof *spec);
     size_t length = strnlen(line, HM_CASE_MAX);
     if (length == HM_CASE_MAX) return refuse(&p, "the case is longer than %d bytes", HM_CASE_MAX - 1);

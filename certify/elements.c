@@ -127,19 +127,22 @@ static hm_status judge_row(const output *o, int64_t row, hm_row *r, tally *t) {
     hm_status s = get(o, row, ladder->required, r, r->exact);
     if (s) return s;
     hm_row_load(o->out, row, r->got);
-    hm_row_counts c = hm_row_compare(&r->gold, r->got, n);
+    bool bits = hm_row_has_bits(&r->gold, n);
+    if (bits) hm_row_load_bits(o->out, row, r->raw);
+    const uint64_t *raw = bits ? r->raw : NULL;
+    hm_row_counts c = hm_row_compare(&r->gold, r->got, raw, n);
     t->elements += n, t->point += c.point, t->range_free += c.range_free;
     measure_row(o->golden, o->out->dtype, o->arg, row, r->got, r->exact, n, &t->far);
     if (!c.failing) { /* is it inside tighter classes as well? They are subsets: of a single value, the same */
         if (c.point == n) return HM_OK;
         for (; t->loosest < ladder->required; t->loosest++) {
             if ((s = get(o, row, t->loosest, r, NULL))) return s;
-            if (!hm_row_compare(&r->gold, r->got, n).failing) break;
+            if (!hm_row_compare(&r->gold, r->got, raw, n).failing) break;
         }
         return HM_OK;
     }
     for (int64_t i = 0; i < n; i++)
-        if (!hm_admits(&r->gold, i, r->got[i]))
+        if (!hm_admits(&r->gold, i, r->got[i], bits ? raw[i] : 0))
             extreme_take(&t->out, &(extreme){hm_row_excess(o->out->dtype, &r->gold, i, r->got[i]), o->arg, row, i});
     /* The row may be inside a looser class: find the first, and how many elements not even the loosest hm_row_admits. */
     int64_t failing = c.failing;
@@ -147,7 +150,7 @@ static hm_status judge_row(const output *o, int64_t row, hm_row *r, tally *t) {
     while (failing && ++step < ladder->n) {
         if (step < t->loosest && step < ladder->n - 1) continue;
         if ((s = get(o, row, step, r, NULL))) return s;
-        failing = hm_row_compare(&r->gold, r->got, n).failing;
+        failing = hm_row_compare(&r->gold, r->got, raw, n).failing;
     }
     if (step > t->loosest) t->loosest = step;
     t->outside += failing;
@@ -190,6 +193,11 @@ static hm_status show(const hm_golden *golden, const hm_call *call, const hm_lad
         v->worst_index[t->ndim - 1] = e->index;
         v->worst_got = r.got[e->index], v->worst_ideal = r.ideal[e->index];
         v->worst_lo = r.gold.lo[e->index], v->worst_hi = r.gold.hi[e->index];
+        v->worst_by_bits = r.gold.flags[e->index] & HM_GOLD_BITS;
+        if (v->worst_by_bits) {
+            hm_row_load_bits(t, e->row, r.raw);
+            v->worst_bits[0] = r.raw[e->index], v->worst_bits[1] = r.gold.bits[e->index];
+        }
     }
     hm_row_free(&r);
     return s;
@@ -231,17 +239,21 @@ static int starts_as(const hm_call *call, int i) {
     return -1;
 }
 
-static void fill_trivial(const hm_call *call, int i, int64_t row, int what, double *got) {
+static void fill_trivial(const hm_call *call, int i, int64_t row, int what, double *got, uint64_t *raw) {
     const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
     int source = starts_as(call, i);
     if (what == UNCHANGED && source >= 0) {
-        hm_row_load(hm_arg_tensor(call->op, call->golden_args, source), row, got);
+        const hm_tensor *from = hm_arg_tensor(call->op, call->golden_args, source);
+        hm_row_load(from, row, got);
+        hm_row_load_bits(from, row, raw);
         return;
     }
     unsigned char poison[8];
     memset(poison, HM_POISON, sizeof poison);
     double value = what == ZEROS ? 0 : hm_load(out->dtype, poison);
-    for (int64_t k = 0; k < hm_row_length(out); k++) got[k] = value;
+    uint64_t bits = 0;
+    if (what != ZEROS) memcpy(&bits, poison, hm_dtype_size(out->dtype));
+    for (int64_t k = 0; k < hm_row_length(out); k++) got[k] = value, raw[k] = bits;
 }
 
 bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, char *which,
@@ -261,8 +273,8 @@ bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_
             if (get(&o, row, ladder->required, &r, NULL)) alive[POISON] = alive[ZEROS] = alive[UNCHANGED] = false;
             for (int what = 0; what < TRIVIALS; what++) {
                 if (!alive[what]) continue;
-                fill_trivial(call, i, row, what, r.got);
-                alive[what] = hm_row_compare(&r.gold, r.got, n).failing == 0;
+                fill_trivial(call, i, row, what, r.got, r.raw);
+                alive[what] = hm_row_compare(&r.gold, r.got, r.raw, n).failing == 0;
             }
             elements += n;
         }

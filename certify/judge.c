@@ -161,7 +161,10 @@ static size_t describe_worst(const hm_call *call, const hm_verdict *v, char *tex
     size_t at = (size_t)snprintf(text, size, "%s[", call->op->args[v->worst_arg].name);
     for (int d = 0; d < v->worst_ndim && at < size; d++)
         at += (size_t)snprintf(text + at, size - at, "%s%lld", d ? "," : "", (long long)v->worst_index[d]);
-    if (at < size)
+    if (at < size && v->worst_by_bits)
+        at += (size_t)snprintf(text + at, size - at, "] holds the bits 0x%llx, admissible 0x%llx (a copy)",
+                               (unsigned long long)v->worst_bits[0], (unsigned long long)v->worst_bits[1]);
+    else if (at < size)
         at += (size_t)snprintf(text + at, size - at, "] is %.9g, admissible [%.9g, %.9g]", v->worst_got, v->worst_lo, v->worst_hi);
     return at;
 }

@@ -35,6 +35,8 @@ typedef struct {
     int worst_ndim;
     double worst_got, worst_lo, worst_hi, worst_ideal;
     bool worst_outside;
+    bool worst_by_bits;      /* compared by its stored bits: worst_bits are those that are there, and those that have to be */
+    uint64_t worst_bits[2];
     uint64_t outputs_xxh3;   /* over all output elements, for comparing runs */
     char why[512];           /* one sentence for anything that is not a pass */
 } hm_verdict;

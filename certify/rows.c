@@ -2,17 +2,19 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../op/check.h"
 #include "../op/dtype.h"
 
 bool hm_row_make(hm_row *r, int64_t n) {
     *r = (hm_row){0};
-    r->block = malloc((size_t)n * (5 * sizeof(double) + 1) + 1);
+    r->block = malloc((size_t)n * (5 * sizeof(double) + 2 * sizeof(uint64_t) + 1) + 1);
     if (!r->block) return false;
     r->gold.lo = r->block, r->gold.hi = r->block + n, r->got = r->block + 2 * n;
     r->exact = r->block + 3 * n, r->ideal = r->block + 4 * n;
-    r->gold.flags = (unsigned char *)(r->block + 5 * n);
+    r->gold.bits = (uint64_t *)(r->block + 5 * n), r->raw = r->gold.bits + n;
+    r->gold.flags = (unsigned char *)(r->raw + n);
     return true;
 }
 
@@ -28,6 +30,22 @@ void hm_row_load(const hm_tensor *t, int64_t row, double *to) {
     hm_load_row(t->dtype, base, t->stride[t->ndim - 1], hm_row_length(t), to);
 }
 
+void hm_row_load_bits(const hm_tensor *t, int64_t row, uint64_t *to) {
+    int64_t size = (int64_t)hm_dtype_size(t->dtype), stride = t->stride[t->ndim - 1] * size, n = hm_row_length(t);
+    const char *from = (const char *)t->data + hm_row_offset(t, row) * size;
+    for (int64_t i = 0; i < n; i++) {
+        to[i] = 0;
+        memcpy(&to[i], from + i * stride, (size_t)size);
+    }
+}
+
+bool hm_row_has_bits(const hm_golden_row *g, int64_t n) {
+    unsigned char flags = 0;
+#pragma omp simd reduction(| : flags)
+    for (int64_t i = 0; i < n; i++) flags |= g->flags[i];
+    return flags & HM_GOLD_BITS;
+}
+
 static const hm_golden_parts *parts_of(const hm_golden_row *g, int64_t index) {
     int64_t low = 0, high = g->nparts;
     while (low < high) {
@@ -38,8 +56,9 @@ static const hm_golden_parts *parts_of(const hm_golden_row *g, int64_t index) {
     return low < g->nparts && g->parts[low].index == index ? &g->parts[low] : NULL;
 }
 
-bool hm_admits(const hm_golden_row *g, int64_t i, double got) {
+bool hm_admits(const hm_golden_row *g, int64_t i, double got, uint64_t raw) {
     int flags = g->flags[i];
+    if (flags & HM_GOLD_BITS) return raw == g->bits[i];
     if (flags & HM_GOLD_NAN) return isnan(got);
     if ((flags & HM_GOLD_RANGE_FREE) && (!isfinite(got) || got == 0)) return true;
     if (!(got >= g->lo[i] && got <= g->hi[i])) return false;
@@ -51,7 +70,7 @@ bool hm_admits(const hm_golden_row *g, int64_t i, double got) {
 }
 
 /* The fast path over a row: two loops without branches; the slow one only if some element has a flag. */
-hm_row_counts hm_row_compare(const hm_golden_row *g, const double *got, int64_t n) {
+hm_row_counts hm_row_compare(const hm_golden_row *g, const double *got, const uint64_t *raw, int64_t n) {
     const double *restrict lo = g->lo, *restrict hi = g->hi;
     const unsigned char *restrict flag = g->flags;
     int64_t inside = 0, point = 0;
@@ -68,16 +87,16 @@ hm_row_counts hm_row_compare(const hm_golden_row *g, const double *got, int64_t 
     c = (hm_row_counts){0};
     for (int64_t i = 0; i < n; i++) {
         bool is_free = (flag[i] & HM_GOLD_RANGE_FREE) && !(flag[i] & HM_GOLD_NAN);
-        c.failing += !hm_admits(g, i, got[i]);
+        c.failing += !hm_admits(g, i, got[i], raw ? raw[i] : 0);
         c.range_free += is_free;
-        c.point += !is_free && ((flag[i] & HM_GOLD_NAN) || lo[i] == hi[i]);
+        c.point += !is_free && ((flag[i] & (HM_GOLD_NAN | HM_GOLD_BITS)) || lo[i] == hi[i]);
     }
     return c;
 }
 
 double hm_row_excess(hm_dtype dtype, const hm_golden_row *g, int64_t i, double got) {
     double lo = g->lo[i], hi = g->hi[i];
-    if ((g->flags[i] & HM_GOLD_NAN) || !isfinite(got)) return INFINITY;
+    if ((g->flags[i] & (HM_GOLD_NAN | HM_GOLD_BITS)) || !isfinite(got)) return INFINITY;
     if (got < lo) return isfinite(lo) ? (lo - got) / hm_ulp(dtype, lo) : INFINITY;
     if (got > hi) return isfinite(hi) ? (got - hi) / hm_ulp(dtype, hi) : INFINITY;
     const hm_golden_parts *p = parts_of(g, i);

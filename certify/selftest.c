@@ -58,12 +58,14 @@ static bool cut(hm_truth_arg *a, int64_t rows, int64_t n) {
     a->rows = rows, a->n = n;
     a->row = calloc((size_t)rows + 1, sizeof *a->row);
     a->values = malloc(3 * elements * sizeof *a->values);
+    a->bits = malloc(elements * sizeof *a->bits); /* written, and so there, only for copies */
     a->flags = malloc(elements);
-    if (!a->row || !a->values || !a->flags) return false;
+    if (!a->row || !a->values || !a->bits || !a->flags) return false;
     for (int64_t r = 0; r < rows; r++) {
         a->row[r].lo = a->values + 3 * r * n;
         a->row[r].hi = a->row[r].lo + n;
         a->row[r].ideal = a->row[r].hi + n;
+        a->row[r].bits = a->bits + r * n;
         a->row[r].flags = a->flags + r * n;
     }
     return true;
@@ -96,6 +98,7 @@ void hm_truth_free(hm_truth *truth) {
         for (int64_t r = 0; a->row && r < a->rows; r++) free(a->row[r].parts);
         free(a->row);
         free(a->values);
+        free(a->bits);
         free(a->flags);
     }
     *truth = (hm_truth){0};
@@ -111,12 +114,20 @@ int64_t hm_truth_outside(const hm_truth *truth, const hm_call *call) {
         const hm_truth_arg *a = &truth->arg[k];
         const hm_tensor *t = &call->tensor[a->arg];
         double *got = malloc(((size_t)a->n + 1) * sizeof *got);
-        if (!got) return truth->elements;
+        uint64_t *raw = malloc(((size_t)a->n + 1) * sizeof *raw);
+        if (!got || !raw) {
+            free(got);
+            free(raw);
+            return truth->elements;
+        }
         for (int64_t r = 0; r < a->rows && a->n > 0; r++) {
             hm_load_row(t->dtype, row_at(t, r), t->stride[t->ndim - 1], a->n, got);
-            for (int64_t i = 0; i < a->n; i++) outside += !hm_admits(&a->row[r], i, got[i]);
+            bool bits = hm_row_has_bits(&a->row[r], a->n);
+            if (bits) hm_row_load_bits(t, r, raw);
+            for (int64_t i = 0; i < a->n; i++) outside += !hm_admits(&a->row[r], i, got[i], bits ? raw[i] : 0);
         }
         free(got);
+        free(raw);
     }
     return outside;
 }

@@ -33,6 +33,7 @@ typedef struct {
     int64_t rows, n;
     hm_golden_row *row; /* [rows] */
     double *values;     /* what the rows' arrays are cut from */
+    uint64_t *bits;
     unsigned char *flags;
 } hm_truth_arg;
 

@@ -27,7 +27,8 @@ static int64_t differences(const hm_truth *a, const hm_truth *b) {
             int64_t before = different;
             for (int64_t i = 0; i < a->arg[k].n; i++)
                 different += !same_bits(&p->lo[i], &q->lo[i]) || !same_bits(&p->hi[i], &q->hi[i]) ||
-                             !same_bits(&p->ideal[i], &q->ideal[i]) || p->flags[i] != q->flags[i];
+                             !same_bits(&p->ideal[i], &q->ideal[i]) || p->flags[i] != q->flags[i] ||
+                             ((p->flags[i] & HM_GOLD_BITS) && p->bits[i] != q->bits[i]);
             if (different == before && !same_parts(p, q)) different++;
         }
     return different;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "../op/check.h"
+#include "../op/dtype.h"
 #include "op.h"
 
 struct hm_golden {
@@ -14,7 +15,7 @@ struct hm_golden {
     void *context;
 };
 
-static const hm_golden_op *const ops[] = {&hm_rms_norm_golden, &hm_fused_add_rms_norm_golden};
+static const hm_golden_op *const ops[] = {&hm_rms_norm_golden, &hm_fused_add_rms_norm_golden, &hm_rotary_embedding_golden, &hm_concat_mla_q_golden};
 
 static const struct {
     const char *name, *about;
@@ -66,6 +67,20 @@ bool hm_golden_add_parts(hm_golden_row *row, const hm_golden_parts *parts) {
     }
     row->parts[row->nparts++] = *parts;
     return true;
+}
+
+void hm_golden_copy(hm_dtype dtype, const void *at, int64_t stride, int64_t from, int64_t to, hm_golden_row *out) {
+    int64_t n = to - from, size = (int64_t)hm_dtype_size(dtype);
+    if (n <= 0) return;
+    hm_load_row(dtype, at, stride, n, out->lo + from);
+    memcpy(out->hi + from, out->lo + from, (size_t)n * sizeof *out->hi);
+    if (out->ideal) memcpy(out->ideal + from, out->lo + from, (size_t)n * sizeof *out->ideal);
+    if (out->exact) memcpy(out->exact + from, out->lo + from, (size_t)n * sizeof *out->exact);
+    memset(out->flags + from, HM_GOLD_BITS, (size_t)n);
+    for (int64_t i = 0; out->bits && i < n; i++) {
+        out->bits[from + i] = 0; /* little endian, like every tensor here */
+        memcpy(&out->bits[from + i], (const char *)at + i * stride * size, (size_t)size);
+    }
 }
 
 hm_status hm_golden_open(const hm_op_info *op, const void *args, int threads, hm_golden **golden) {

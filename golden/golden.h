@@ -20,6 +20,7 @@ enum {
     HM_GOLD_NAN = 1,        /* the contract requires NaN; lo, hi and ideal are NaN */
     HM_GOLD_RANGE_FREE = 2, /* an f32 intermediate may leave the range of f32: [lo,hi], or 0, inf, -inf, NaN */
     HM_GOLD_GAPS = 4,       /* the admissible set is smaller than [lo,hi]: its parts are in `parts` */
+    HM_GOLD_BITS = 8,       /* the stored bits have to be those in `bits`: a copy, with NaN payloads and signs of zeros */
 };
 
 #define HM_MAX_PARTS 8
@@ -35,6 +36,7 @@ typedef struct {
     double *ideal;          /* exact arithmetic with the declared roundings: one value of the output dtype. May be NULL */
     double *exact;          /* the formula with no rounding at all, within HM_EXACT_ERROR relative. May be NULL */
     unsigned char *flags;   /* HM_GOLD_* */
+    uint64_t *bits;         /* of elements with HM_GOLD_BITS; the others are not written. May be NULL */
     hm_golden_parts *parts; /* ascending by index; grown with realloc by golden, freed by the caller with free() */
     int64_t nparts, parts_capacity;
     int64_t mpfr;           /* elements that needed the second tier (log only: never part of a result) */

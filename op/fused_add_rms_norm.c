@@ -64,11 +64,11 @@ static hm_status call_ref(const void *args) { return hm_fused_add_rms_norm_ref(a
 
 #define AT(field) offsetof(hm_fused_add_rms_norm_args, field)
 static const hm_arg_info args[] = {
-    {"x", AT(x), HM_IN, false, "...,hidden", "f32 f16 bf16", NULL, "rows to add"},
-    {"residual", AT(residual), HM_IN, false, "...,hidden", "=x f32", NULL, "residual stream before"},
-    {"weight", AT(weight), HM_IN, true, "hidden", "=x f32 f16 bf16", NULL, "scale of each channel"},
-    {"residual_out", AT(residual_out), HM_OUT, false, "...,hidden", "=x f32", "residual", "residual stream after: x + residual"},
-    {"out", AT(out), HM_OUT, false, "...,hidden", "=x", "x", "normalised rows"},
+    {"x", AT(x), HM_IN, false, "...,hidden", "f32 f16 bf16", NULL, "rows to add", NULL},
+    {"residual", AT(residual), HM_IN, false, "...,hidden", "=x f32", NULL, "residual stream before", NULL},
+    {"weight", AT(weight), HM_IN, true, "hidden", "=x f32 f16 bf16", NULL, "scale of each channel", NULL},
+    {"residual_out", AT(residual_out), HM_OUT, false, "...,hidden", "=x f32", "residual", "residual stream after: x + residual", NULL},
+    {"out", AT(out), HM_OUT, false, "...,hidden", "=x", "x", "normalised rows", NULL},
 };
 static const hm_param_info params[] = {
     {"eps", AT(eps), HM_PARAM_F64, NULL, 1e-6, "added to the mean square; narrowed to f32 first"},

@@ -69,9 +69,9 @@ static hm_status call_ref(const void *args) { return hm_rms_norm_ref(args); }
 
 #define AT(field) offsetof(hm_rms_norm_args, field)
 static const hm_arg_info args[] = {
-    {"x", AT(x), HM_IN, false, "...,hidden", "f32 f16 bf16", NULL, "input rows"},
-    {"weight", AT(weight), HM_IN, true, "hidden", "=x f32 f16 bf16", NULL, "scale of each channel"},
-    {"out", AT(out), HM_OUT, false, "...,hidden", "=x", "x", "normalised rows"},
+    {"x", AT(x), HM_IN, false, "...,hidden", "f32 f16 bf16", NULL, "input rows", NULL},
+    {"weight", AT(weight), HM_IN, true, "hidden", "=x f32 f16 bf16", NULL, "scale of each channel", NULL},
+    {"out", AT(out), HM_OUT, false, "...,hidden", "=x", "x", "normalised rows", NULL},
 };
 static const hm_param_info params[] = {
     {"eps", AT(eps), HM_PARAM_F64, NULL, 1e-6, "added to the mean square; narrowed to f32 first"},

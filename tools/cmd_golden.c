@@ -81,17 +81,21 @@ static void add_output(building *b, const char *id, const hm_golden *golden, con
     size_t elements = (size_t)(s->kept * n);
     double *row = calloc(s->kept ? (size_t)(3 * n) : 1, sizeof *row);
     unsigned char *flags = calloc(elements + 1, 1);
+    uint64_t *bits = calloc((size_t)n + 1, sizeof *bits);
     char *stored[3];
     for (int k = 0; k < 3; k++) stored[k] = malloc(elements * (size_t)width + 1);
-    if (!row || !flags || !stored[0] || !stored[1] || !stored[2]) hm_die(HM_EXIT_INTERNAL, "out of memory");
-    hm_golden_row gold = {.ideal = row, .lo = row + n, .hi = row + 2 * n};
+    if (!row || !flags || !bits || !stored[0] || !stored[1] || !stored[2]) hm_die(HM_EXIT_INTERNAL, "out of memory");
+    hm_golden_row gold = {.ideal = row, .lo = row + n, .hi = row + 2 * n, .bits = bits};
     bool flagged = false;
     for (int64_t k = 0; k < s->kept; k++) {
         gold.flags = flags + k * n;
         hm_status status = hm_golden_row_get(golden, i, selected(s, k), class, HM_TIER_TWO, &gold);
         if (status != HM_OK) hm_die(HM_EXIT_INTERNAL, "golden: %s", hm_status_name(status));
         for (int p = 0; p < 3; p++) hm_store_row(t->dtype, stored[p] + k * n * width, 1, n, row + p * n);
-        for (int64_t e = 0; e < n; e++) flagged |= gold.flags[e] != 0;
+        for (int64_t e = 0; e < n; e++) {
+            flagged |= gold.flags[e] != 0;
+            for (int p = 0; p < 3 && (gold.flags[e] & HM_GOLD_BITS); p++) memcpy(stored[p] + (k * n + e) * width, &bits[e], (size_t)width);
+        }
     }
     static const char *const kinds[] = {"ideal.", "lo.", "hi."};
     for (int p = 0; p < 3; p++) {
@@ -100,6 +104,7 @@ static void add_output(building *b, const char *id, const hm_golden *golden, con
     }
     if (flagged) add_tensor(b, id, "flags.", call->op->args[i].name, t, s, HM_U8, flags);
     free(gold.parts);
+    free(bits);
     free(flags);
     free(row);
 }

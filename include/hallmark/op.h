@@ -22,13 +22,15 @@ typedef struct {
     size_t offset;          /* of its hm_tensor in hm_<op>_args */
     hm_direction direction;
     bool optional;          /* may be absent (dtype HM_DTYPE_NONE) */
-    const char *shape;      /* symbolic, outermost first: "...,hidden". "..." is any number (0..3) of leading
-                             * dimensions, the same ones wherever it stands in the op; every index into them is
-                             * independent of the others, so that a row may be computed alone */
+    const char *shape;      /* symbolic, outermost first: "...,hidden"; a dimension may be a sum of names: "nope+rope".
+                             * "..." is any number (0..3) of leading dimensions, the same ones wherever it stands in the
+                             * op; every index into them is independent of the others, so that a row may be computed alone */
     const char *dtypes;     /* all that are legal for some call: "f32 f16 bf16". "=x": the dtype of argument x,
                              * and the default of a case when it stands first */
     const char *in_place;   /* the input that it may be, with the same view; NULL if none */
     const char *about;
+    const char *rows_named_by; /* a table: the i64 argument whose elements are the indices of the rows that may be read,
+                                * and no others; NULL for everything else */
 } hm_arg_info;
 
 typedef enum { HM_PARAM_F64 = 0, HM_PARAM_I64, HM_PARAM_MODE } hm_param_type;
