@@ -11,6 +11,7 @@
 #include "generate.h"
 #include "layout.h"
 
+#define SPARSE_MIN (INT64_C(1) << 20) /* bytes from which on a table is made only where its index points */
 #define REACH_MAX (INT64_C(1) << 44) /* bytes from an input's element 0 to that of an output that lies on it */
 
 /* Where each argument's element 0 is to lie, in bytes from the origin of its group; arguments of one group share a buffer. */
@@ -60,6 +61,56 @@ static void copy_elements(const hm_tensor *from, const hm_tensor *to) {
                (size_t)(run * size));
 }
 
+/* ---- large tables ---------------------------------------------------------------------------------------------------- */
+
+static int arg_named(const hm_op_info *op, const char *name) {
+    for (int i = 0; i < op->nargs; i++)
+        if (!strcmp(op->args[i].name, name)) return i;
+    return -1;
+}
+
+/* Is argument i a table too large to be made whole, with an index that says which rows are read? */
+static bool is_sparse(const hm_call *call, int i) {
+    const char *name = call->op->args[i].rows_named_by;
+    const hm_tensor *t = &call->tensor[i], *index = name ? &call->tensor[arg_named(call->op, name)] : NULL;
+    return index && call->buffer_of[i] >= 0 && index->dtype == HM_I64 && index->ndim >= 1 && t->ndim == 2 && t->stride[1] == 1 &&
+           t->stride[0] >= t->shape[1] && hm_view_elements(t) * (int64_t)hm_dtype_size(t->dtype) > SPARSE_MIN;
+}
+
+static int by_number(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The rows of table i that its index, which is in place, names; those out of range are the contract's business. Then the canaries near
+ * them are laid. */
+static bool name_rows(hm_call *call, int i) {
+    const hm_tensor *index = &call->tensor[arg_named(call->op, call->op->args[i].rows_named_by)];
+    int64_t n = hm_view_elements(index), count = 0, *row = malloc(((size_t)n + 1) * sizeof *row);
+    if (!row) return false;
+    for (int64_t k = 0; k < n; k++) {
+        int64_t at = ((const int64_t *)index->data)[hm_view_offset(index, k)];
+        if (at >= 0 && at < call->tensor[i].shape[0]) row[count++] = at;
+    }
+    qsort(row, (size_t)count, sizeof *row, by_number);
+    int64_t distinct = 0;
+    for (int64_t k = 0; k < count; k++)
+        if (!k || row[k] != row[k - 1]) row[distinct++] = row[k];
+    call->live[i] = row;
+    call->live_count[i] = distinct;
+    return hm_buffer_fill(call, call->buffer_of[i], HM_FRESH);
+}
+
+/* The live rows of table i. */
+static void copy_rows(const hm_call *call, int i, const hm_tensor *from, const hm_tensor *to) {
+    int64_t size = (int64_t)hm_dtype_size(from->dtype), bytes = from->shape[1] * size;
+    for (int64_t k = 0; k < call->live_count[i]; k++)
+        memcpy((char *)to->data + call->live[i][k] * to->stride[0] * size, (const char *)from->data + call->live[i][k] * from->stride[0] * size,
+               (size_t)bytes);
+}
+
+static size_t whole(const hm_tensor *t) { return (size_t)hm_view_elements(t) * hm_dtype_size(t->dtype); }
+
 static bool copy_inputs(hm_call *call) {
     const hm_op_info *op = call->op;
     memcpy(call->golden_args, call->args, op->args_size);
@@ -70,6 +121,12 @@ static bool copy_inputs(hm_call *call) {
         for (int d = t->ndim - 1; d >= 0; d--) {
             t->stride[d] = step;
             step *= n && t->shape[d] > 0 ? t->shape[d] : 1;
+        }
+        if (call->sparse[i]) {
+            t->data = mmap(NULL, whole(t), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            if (t->data == MAP_FAILED) return t->data = call->tensor[i].data, false;
+            copy_rows(call, i, &call->tensor[i], t);
+            continue;
         }
         t->data = malloc(n ? (size_t)n * hm_dtype_size(t->dtype) : 1);
         if (!t->data) return false;
@@ -90,7 +147,12 @@ static uint64_t hash_inputs(const hm_call *call) {
         int n = snprintf(text, sizeof text, "%s=%s[", op->args[i].name, hm_dtype_name(t->dtype));
         for (int d = 0; d < t->ndim; d++) n += snprintf(text + n, sizeof text - (size_t)n, "%" PRId64 ",", t->shape[d]);
         XXH3_64bits_update(state, text, (size_t)n);
-        XXH3_64bits_update(state, t->data, (size_t)hm_view_elements(t) * hm_dtype_size(t->dtype));
+        for (int64_t k = 0; call->sparse[i] && k < call->live_count[i]; k++) {
+            size_t bytes = (size_t)t->shape[1] * hm_dtype_size(t->dtype);
+            XXH3_64bits_update(state, &call->live[i][k], sizeof call->live[i][k]);
+            XXH3_64bits_update(state, (const char *)t->data + (size_t)call->live[i][k] * bytes, bytes);
+        }
+        if (!call->sparse[i]) XXH3_64bits_update(state, t->data, whole(t));
     }
     uint64_t hash = XXH3_64bits_digest(state);
     XXH3_freeState(state);
@@ -121,6 +183,7 @@ static bool prepare(hm_call *call, const placement *p) {
     for (int i = 0; i < op->nargs; i++) {
         *hm_arg_tensor(op, call->args, i) = call->tensor[i];
         call->rows[i] = hm_view_rows(&call->tensor[i]);
+        call->sparse[i] = is_sparse(call, i);
     }
     return hm_call_fill(call, HM_FRESH);
 }
@@ -156,6 +219,19 @@ static void set_param(const hm_param_info *info, void *args, double value) {
     case HM_PARAM_I64: memcpy(to, &(int64_t){(int64_t)value}, sizeof(int64_t)); break;
     case HM_PARAM_MODE: memcpy(to, &(int){(int)value}, sizeof(int)); break;
     }
+}
+
+static bool generate(hm_call *call) {
+    const hm_op_info *op = call->op;
+    for (int round = 0; round < 3; round++)
+        for (int i = 0; i < op->nargs; i++) {
+            if (!hm_is_input(op, i) || call->buffer_of[i] < 0 || hm_generate_round(op, i) != round) continue;
+            if (call->sparse[i]) {
+                if (!name_rows(call, i) || hm_generate_rows(&call->spec, i, call->args, call->live[i], call->live_count[i])) return false;
+            } else if (hm_generate(&call->spec, i, call->args))
+                return false;
+        }
+    return true;
 }
 
 hm_status hm_call_from_case(const hm_case_spec *spec, hm_call **to, char *why, size_t size) {
@@ -194,8 +270,7 @@ hm_status hm_call_from_case(const hm_case_spec *spec, hm_call **to, char *why, s
     }
     for (int i = 0; i < op->nparams; i++) set_param(&op->params[i], call->args, spec->param[i]);
     if (!prepare(call, &p)) return no_memory(call, to, why, size);
-    for (int i = 0; i < op->nargs; i++)
-        if (hm_is_input(op, i) && call->buffer_of[i] >= 0 && hm_generate(spec, i, call->args)) return no_memory(call, to, why, size);
+    if (!generate(call)) return no_memory(call, to, why, size);
     for (int i = 0; i < op->nargs; i++) {
         hm_tensor *t = hm_arg_tensor(op, call->args, i);
         if (t->dtype != HM_DTYPE_NONE && call->buffer_of[i] < 0) t->data = call->args; /* not NULL; never to be read */
@@ -254,7 +329,12 @@ hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *
     group_by_overlap(call, op, &p);
     if (!prepare(call, &p)) return no_memory(call, to, why, size);
     for (int i = 0; i < op->nargs; i++)
-        if (hm_is_input(op, i) && call->buffer_of[i] >= 0) copy_elements(hm_arg_tensor(op, args, i), &call->tensor[i]);
+        if (hm_is_input(op, i) && call->buffer_of[i] >= 0 && !call->sparse[i]) copy_elements(hm_arg_tensor(op, args, i), &call->tensor[i]);
+    for (int i = 0; i < op->nargs; i++) {
+        if (!call->sparse[i]) continue;
+        if (!name_rows(call, i)) return no_memory(call, to, why, size);
+        copy_rows(call, i, hm_arg_tensor(op, args, i), &call->tensor[i]);
+    }
     if (!copy_inputs(call)) return no_memory(call, to, why, size);
     call->inputs_xxh3 = hash_inputs(call);
     *to = call;
@@ -269,8 +349,11 @@ void hm_call_free(hm_call *call) {
     }
     for (int i = 0; call->golden_args && i < call->op->nargs; i++) {
         void *copy = hm_arg_tensor(call->op, call->golden_args, i)->data;
-        if (hm_is_input(call->op, i) && call->buffer_of[i] >= 0 && copy != call->tensor[i].data) free(copy);
+        if (!hm_is_input(call->op, i) || call->buffer_of[i] < 0 || copy == call->tensor[i].data) continue;
+        if (call->sparse[i]) munmap(copy, whole(hm_arg_tensor(call->op, call->golden_args, i)));
+        else free(copy);
     }
+    for (int i = 0; i < HM_MAX_ARGS; i++) free(call->live[i]);
     free(call->args);
     free(call->golden_args);
     free(call);

@@ -27,7 +27,7 @@ typedef struct {
     enum { HM_BROKEN_NOT = 0, HM_BROKEN_NULL, HM_BROKEN_NDIM0, HM_BROKEN_NDIM5, HM_BROKEN_DTYPE99, HM_BROKEN_PLACE9,
            HM_BROKEN_CUDA } broken[HM_MAX_ARGS];
     enum { HM_ARGS_FINE = 0, HM_ARGS_NULL, HM_ARGS_SIZE } broken_args;
-    double param[HM_MAX_ARGS];           /* value, or index of the mode's value */
+    double param[HM_MAX_PARAMS];          /* value, or index of the mode's value */
     char generator[32];
     uint64_t seed;
     hm_status expect;

@@ -53,15 +53,19 @@ static void expected(const hm_survey *s, hm_window w, hm_moment when, unsigned c
     }
 }
 
-bool hm_call_fill(const hm_call *call, hm_moment when) {
-    for (int b = 0; b < call->nbuffers; b++) {
-        hm_survey s;
-        if (!hm_survey_make(call, b, &s)) return false;
+bool hm_buffer_fill(const hm_call *call, int buffer, hm_moment when) {
+    hm_survey s;
+    if (!hm_survey_make(call, buffer, &s)) return false;
 #pragma omp parallel for schedule(static) if (s.count > HM_ALONE / HM_WINDOW)
-        for (int64_t i = 0; i < s.count; i++) expected(&s, s.windows[i], when, s.buffer->base + s.windows[i].from);
-        hm_survey_free(&s);
-    }
+    for (int64_t i = 0; i < s.count; i++) expected(&s, s.windows[i], when, s.buffer->base + s.windows[i].from);
+    hm_survey_free(&s);
     return true;
+}
+
+bool hm_call_fill(const hm_call *call, hm_moment when) {
+    bool fine = true;
+    for (int b = 0; b < call->nbuffers; b++) fine = fine && hm_buffer_fill(call, b, when);
+    return fine;
 }
 
 void hm_call_reset(hm_call *call) { hm_call_fill(call, HM_PRISTINE); }

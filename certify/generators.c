@@ -63,6 +63,147 @@ static void scaled_row(const hm_source *s, int64_t row, double scale, double *v)
     for (int64_t c = 0; c < s->n; c++) v[c] = s->role == WEIGHT ? usual_weight(s, row, c) : scale * gauss(s, row, c);
 }
 
+/* ---- indices, tables and the pairs that they rotate ------------------------------------------------------------------ */
+
+/* Every second index is one of the positions at which tables and types go wrong: 0, 1, the ends of 8 bits of precision, the lengths of
+ * tables in use, and the last row. */
+int64_t hm_index_drawn(const hm_source *s, int64_t i, int64_t elements, int64_t rows) {
+    static const int64_t known[] = {0, 1, 255, 256, 257, 300, 4095, 4096, 16383, 16384, 65535, 65536, 131071, 131072, 1048575};
+    enum { KNOWN = sizeof known / sizeof *known };
+    random4 r = own(s, (uint64_t)i);
+    if (s->salt == hm_hash_name("out_of_range") && i == below(shared(s, UINT64_MAX).r[0], elements)) {
+        const int64_t bad[] = {rows, -1, rows + (INT64_C(1) << 32), INT64_MIN, INT64_MAX, -rows};
+        return bad[s->seed % 6];
+    }
+    if (rows <= 0) return 0;
+    if (i % 2) return (int64_t)(((uint64_t)r.r[0] << 32 | r.r[1]) % (uint64_t)rows);
+    int64_t usable = 0;
+    while (usable < KNOWN && known[usable] < rows) usable++;
+    int64_t k = (i / 2 + (int64_t)(s->seed % 64)) % (usable + 1);
+    return k == 0 ? rows - 1 : known[usable - k]; /* the far ones first: a call of one token has one of them too */
+}
+
+uint64_t hm_pattern_drawn(const hm_source *s, int64_t i) {
+    random4 r = own(s, (uint64_t)i);
+    uint64_t bits = (uint64_t)r.r[0] << 32 | r.r[1];
+    if (s->dtype == HM_F32) return r.r[2] % 4 ? bits : bits | 0x7F800000u;                       /* a quarter NaN or infinite */
+    return r.r[2] % 4 ? bits : bits | (s->dtype == HM_F16 ? 0x7C00u : s->dtype == HM_BF16 ? 0x7F80u : 0);
+}
+
+/* A point of the unit circle, by no more than a square root; one pair in 16 lies on an axis, and so do all of row 0 (angle 0) and of
+ * one row in 7. */
+static void rotation(const hm_source *s, int64_t row, int64_t i, double *c, double *sine) {
+    static const double axis[4] = {1, 0, -1, 0};
+    random4 r = own(s, (uint64_t)(row * s->n + i));
+    if (row == 0 || row % 7 == 3 || r.r[0] % 16 == 0) {
+        unsigned quarter = row == 0 ? 0 : r.r[1] % 4;
+        *c = axis[quarter], *sine = axis[(quarter + 3) % 4];
+        return;
+    }
+    *c = (double)(int32_t)r.r[1] * 0x1p-31;
+    *sine = sqrt(1 - *c * *c) * sign_of(r.r[2]);
+}
+
+void hm_fill_rotation(const hm_source *s, int64_t row, double *v) {
+    int64_t pairs = s->n / 2;
+    for (int64_t i = 0; i < pairs; i++) rotation(s, row, i, &v[i], &v[pairs + i]);
+    if (s->n % 2) v[s->n - 1] = 0.5; /* refused */
+}
+
+/* Multiples of 1/8 up to 1: products with integers up to 15 and their sums are exact in every dtype. */
+static void exact_table(const hm_source *s, int64_t row, double *v) {
+    for (int64_t c = 0; c < s->n; c++) v[c] = (double)(below(own(s, (uint64_t)(row * s->n + c)).r[0], 17) - 8) / 8;
+}
+
+/* s c = (m / n) (1 + a few 2^-20): x = n and y = m cancel to 2^-20 of themselves. The ratio is the pair's, 1..15 each. */
+static double ratio(const hm_source *s, int64_t i, bool top) {
+    random4 r = shared(s, (uint64_t)i);
+    return 1 + (double)below(r.r[top], 15);
+}
+static void cancelling_table(const hm_source *s, int64_t row, double *v) {
+    hm_fill_rotation(s, row, v);
+    for (int64_t i = 0, pairs = s->n / 2; i < pairs; i++) {
+        random4 r = more(s, (uint64_t)(row * s->n + i));
+        double near = 1 + ((double)below(r.r[0], 15) - 7) * 0x1p-20;
+        double big = 0.25 + (double)(r.r[1] >> 9) * 0x1p-24; /* in [1/4, 3/4) */
+        double least = ratio(s, i, false) < ratio(s, i, true) ? ratio(s, i, false) : ratio(s, i, true);
+        v[i] = big * least / ratio(s, i, true) * sign_of(r.r[2]);
+        v[pairs + i] = big * least / ratio(s, i, false) * near * sign_of(r.r[3]);
+    }
+}
+/* x c - y s cancels in one pair of two, y c + x s in the other: x s and y c are |x y| big least / (n m) up to the sign. */
+static void cancelling_pairs(const hm_source *s, int64_t row, double *v) {
+    const hm_pairs *p = &s->pairs;
+    for (int64_t i = 0; i < p->count; i++) {
+        random4 r = more(s, (uint64_t)(row * s->n + i));
+        double scale = two_to((int)(r.r[0] % 9) - 4) * sign_of(r.r[1]), n = ratio(s, i, true), m = ratio(s, i, false);
+        bool second = r.r[2] % 2, alike = (p->c[i] < 0) == (p->s[i] < 0);
+        /* x' = x c - y s: |x c| = |y s| with x = n, y = m;  y' = y c + x s: with x = m, y = n and opposite signs */
+        double x = second ? m : n, y = second ? n : m;
+        if ((second ? alike : !alike) != (r.r[3] % 4 == 0)) y = -y; /* one in four the other way round: for the inverse */
+        v[p->first + i * p->step] = x * scale;
+        v[p->first + i * p->step + p->apart] = y * scale;
+    }
+}
+
+/* c = 1 and s = half a unit of T, or next to it: x - y s with y = 1 lies half way between two values of T. c = 3/2 and s = 2^-60: x c lies
+ * half way, and y s decides. s = 1: the same for the other result. */
+static void ties_table(const hm_source *s, int64_t row, double *v) {
+    double half = two_to(-hm_dtype_precision(s->type));
+    for (int64_t i = 0, pairs = s->n / 2; i < pairs; i++) {
+        random4 r = own(s, (uint64_t)(row * s->n + i));
+        double near = half * (1 + ((double)below(r.r[1], 5) - 2) * 0x1p-22) * sign_of(r.r[2]);
+        double c = 1, sine = near;
+        if (r.r[0] % 4 == 1) c = 1.5, sine = 0x1p-60 * sign_of(r.r[2]);
+        if (r.r[0] % 4 == 2) c = near, sine = 1;
+        v[i] = c, v[pairs + i] = sine;
+    }
+}
+static void ties_pairs(const hm_source *s, int64_t row, double *v) {
+    const hm_pairs *p = &s->pairs;
+    double span = two_to(hm_dtype_precision(s->type) - 1);
+    for (int64_t i = 0; i < p->count; i++) {
+        random4 r = more(s, (uint64_t)(row * s->n + i));
+        double wide = 1 + (double)below(r.r[0], (int64_t)span) / span, odd = 1 + (2 * (double)below(r.r[0], (int64_t)(span / 6)) + 1) / span;
+        double one = sign_of(r.r[1]) * two_to((int)(r.r[2] % 2)), scale = sign_of(r.r[3]);
+        bool first = p->s[i] != 1;
+        double x = scale * (fabs(p->c[i]) > 1 ? odd : wide);
+        v[p->first + i * p->step] = first ? x : one;
+        v[p->first + i * p->step + p->apart] = first ? one : x;
+    }
+}
+
+/* Magnitudes up to 3/2, as an attention factor makes them: products of large elements overflow. */
+static void scaled_table(const hm_source *s, int64_t row, double *v) {
+    hm_fill_rotation(s, row, v);
+    for (int64_t c = 0; c < s->n; c++) v[c] *= row % 2 ? 1.5 : 1;
+}
+
+static void special_table(const hm_source *s, int64_t row, double *v) {
+    hm_fill_rotation(s, row, v);
+    double least = hm_ulp(s->dtype, 0);
+    const double odd[] = {NAN, INFINITY, -INFINITY, 0.0, -0.0, 3 * least, hm_dtype_max(s->dtype), -hm_dtype_min_normal(s->dtype)};
+    if (row % 4 == 0) return;
+    for (int64_t c = 0; c < s->n; c++) {
+        uint32_t r = more(s, (uint64_t)(row * s->n + c)).r[0];
+        if (r % 8 == 0) v[c] = odd[r / 8 % 8];
+    }
+}
+
+static void subnormal_table(const hm_source *s, int64_t row, double *v) {
+    hm_fill_rotation(s, row, v);
+    double low = hm_dtype_min_normal(s->dtype), other = hm_dtype_min_normal(s->type);
+    low = low > other ? low : other;
+    for (int64_t c = 0; c < s->n; c++) {
+        random4 r = more(s, (uint64_t)(row * s->n + c));
+        if (r.r[0] % 2) v[c] = sign_of(r.r[1]) * low * two_to((int)(r.r[2] % 6) - 4) * (1 + (double)(r.r[3] % 64) / 64);
+    }
+}
+
+static void index_table(const hm_source *s, int64_t row, double *v) {
+    for (int64_t c = 0; c < s->n; c++) v[c] = (double)((row % 8191 * 5 + c % 127 * 7 + c / 127) % 31 - 15) / 16;
+}
+
 /* ---- the generators ------------------------------------------------------------------------------------------------- */
 
 static void normal(const hm_source *s, int64_t row, double *v) { scaled_row(s, row, 1, v); }
@@ -107,6 +248,12 @@ static void tiny(const hm_source *s, int64_t row, double *v) {
 /* Rows near 2^66, whose squares overflow f32, beside rows near 2^56, whose squares do not, and usual ones: exposes a missing
  * range and rows that leak into each other. f16: near its largest value, so that squares overflow f16. */
 static void huge(const hm_source *s, int64_t row, double *v) {
+    if (s->pairs.count) { /* up to the largest value: products and sums overflow */
+        scaled_row(s, row, 1, v);
+        double half = two_to(s->type == HM_F16 ? 14 : 126);
+        for (int64_t c = 0; c < s->n && row % 2; c++) v[c] = half * (v[c] > 3.9 ? 3.9 : v[c] < -3.9 ? -3.9 : v[c]);
+        return;
+    }
     int big = s->type == HM_F16 ? (s->has_second ? 12 : 13) : 66, fair = s->type == HM_F16 ? 8 : 56;
     scaled_row(s, row, two_to(row % 3 == 1 ? big : row % 3 == 2 ? fair : 0), v);
 }
@@ -115,6 +262,7 @@ static void huge(const hm_source *s, int64_t row, double *v) {
  * Without a residual: magnitudes 2^20 apart in turn, which a sum in too few bits loses. */
 static void cancelling(const hm_source *s, int64_t row, double *v) {
     scaled_row(s, row, 1, v);
+    if (s->pairs.count) return cancelling_pairs(s, row, v);
     if (s->role == FIRST && !s->has_second)
         for (int64_t c = 0; c < s->n; c++) v[c] *= two_to((c + row) % 2 ? -10 : 10);
     if (s->role != SECOND || !s->first) return;
@@ -162,6 +310,10 @@ static void exact_row(const hm_source *s, int64_t key, int64_t row, double *v) {
 /* With eps = 0 nothing is rounded in any legal order: rs is a power of two, every product is short, so the check is equality.
  * eps = 1e-6 moves results by 1e-7, which no 16-bit output shows. It cannot see rounding points: `ties` can. */
 static void exact(const hm_source *s, int64_t row, double *v) {
+    if (s->pairs.count) {
+        for (int64_t c = 0; c < s->n; c++) v[c] = (double)below(own(s, (uint64_t)(row * s->n + c)).r[0], 31) - 15;
+        return;
+    }
     if (s->role != WEIGHT) return exact_row(s, row, row, v);
     for (int64_t c = 0; c < s->n; c++) {
         random4 r = own(s, (uint64_t)c);
@@ -188,6 +340,10 @@ static double tie_weight(const hm_source *s, double m, random4 r) {
  * Even rows: magnitudes per channel have a mean square of 4^k, and the weight is made for them; only rows with a weight show it.
  * Odd rows of a sum: x + residual lies half way between two values of T, or 1/32 of a unit off. */
 static void ties(const hm_source *s, int64_t row, double *v) {
+    if (s->pairs.count) {
+        scaled_row(s, row, 1, v);
+        return ties_pairs(s, row, v);
+    }
     if (s->role == WEIGHT) {
         for (int64_t c = 0; c < s->n; c++)
             v[c] = tie_weight(s, square_four(s, 0, c), own(s, (uint64_t)c)) - (s->one_plus ? 1 : 0);
@@ -319,20 +475,22 @@ static void sparse(const hm_source *s, int64_t row, double *v) {
 }
 
 const struct hm_named_filler hm_generators[] = {
-    {{"normal", "N(0,1); weights around 1 with deviation 1/4 (around 0 where 1 is added)", false}, normal},
-    {{"heavy", "heavy tails, and outlier channels 50 to 1000 times as large, as activations have", false}, heavy},
-    {{"offset16", "mean 16 deviations from 0", false}, offset16},
-    {{"offset100", "mean 100 deviations from 0", false}, offset100},
-    {{"tiny", "mean square far below eps = 1e-6", false}, tiny},
-    {{"huge", "rows whose squares overflow f32 (near the largest value in f16), beside usual ones", false}, huge},
-    {{"cancelling", "x + residual nearly cancels; alone: large and small in turn", false}, cancelling},
-    {{"ties", "results and sums on rounding boundaries of the output dtype, or next to them", false}, ties},
-    {{"exact", "nothing is rounded in any legal order (with eps = 0 in f32 too)", false}, exact},
-    {{"stagnate", "ones, and squares just under half an ulp of their sum: running sums stand still", true}, stagnate},
-    {{"zero", "rows of zeros between usual ones", false}, zero},
-    {{"special", "NaN, infinities, -0, subnormals and largest values in some rows and channels", false}, special},
-    {{"subnormal", "subnormal inputs, and results near the smallest values", false}, subnormal},
-    {{"index", "each element says where it is", false}, index_map},
-    {{"sparse", "mostly zeros", false}, sparse},
+    {{"normal", "N(0,1); weights around 1 with deviation 1/4 (around 0 where 1 is added)", false}, normal, NULL},
+    {{"heavy", "heavy tails, and outlier channels 50 to 1000 times as large, as activations have", false}, heavy, NULL},
+    {{"offset16", "mean 16 deviations from 0", false}, offset16, NULL},
+    {{"offset100", "mean 100 deviations from 0", false}, offset100, NULL},
+    {{"tiny", "mean square far below eps = 1e-6", false}, tiny, NULL},
+    {{"huge", "rows whose squares, or rotations, overflow f32 (near the largest value in f16), beside usual ones", false}, huge, scaled_table},
+    {{"cancelling", "x + residual, or x*c - y*s, nearly cancels; alone: large and small in turn", false}, cancelling, cancelling_table},
+    {{"ties", "results and sums on rounding boundaries of the output dtype, or next to them", false}, ties, ties_table},
+    {{"exact", "nothing is rounded in any legal order (with eps = 0 in f32 too)", false}, exact, exact_table},
+    {{"stagnate", "ones, and squares just under half an ulp of their sum: running sums stand still", true}, stagnate, NULL},
+    {{"zero", "rows of zeros between usual ones", false}, zero, NULL},
+    {{"special", "NaN, infinities, -0, subnormals and largest values in some rows and channels", false}, special, special_table},
+    {{"subnormal", "subnormal inputs, and results near the smallest values", false}, subnormal, subnormal_table},
+    {{"index", "each element says where it is", false}, index_map, index_table},
+    {{"sparse", "mostly zeros", false}, sparse, NULL},
+    {{"bits", "any pattern of bits, NaN payloads among them", false}, NULL, NULL},
+    {{"out_of_range", "one index names no row of its table; else as normal", false}, normal, NULL},
 };
 const int hm_generators_count = (int)(sizeof hm_generators / sizeof *hm_generators);

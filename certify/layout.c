@@ -61,12 +61,16 @@ static int by_start(const void *a, const void *b) {
 
 static bool lay_out(const hm_call *call, int arg, hm_layout *l) {
     const hm_tensor *t = &call->tensor[arg];
-    int64_t n = hm_view_elements(t), run = n ? hm_view_run(t) : 1, size = (int64_t)hm_dtype_size(t->dtype);
-    *l = (hm_layout){.arg = arg, .count = n / run, .bytes = run * size};
+    bool sparse = call->sparse[arg];
+    int64_t n = hm_view_elements(t), run = sparse ? t->shape[1] : n ? hm_view_run(t) : 1, size = (int64_t)hm_dtype_size(t->dtype);
+    *l = (hm_layout){.arg = arg, .count = sparse ? call->live_count[arg] : n / run, .bytes = run * size};
     l->runs = malloc((size_t)(l->count ? l->count : 1) * sizeof *l->runs);
     if (!l->runs) return false;
     int64_t origin = (int64_t)call->buffer[call->buffer_of[arg]].offset[arg];
     bool sorted = true;
+    for (int64_t i = 0; sparse && i < l->count; i++)
+        l->runs[i] = (hm_run){origin + call->live[arg][i] * t->stride[0] * size, call->live[arg][i] * run};
+    if (sparse) return true;
     for (int64_t i = 0; i < l->count; i++) {
         l->runs[i] = (hm_run){origin + hm_view_offset(t, i * run) * size, i * run};
         sorted = sorted && (i == 0 || l->runs[i].start >= l->runs[i - 1].start);
@@ -133,7 +137,9 @@ bool hm_survey_make(const hm_call *call, int buffer, hm_survey *s) {
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; fine && i < op->nargs; i++)
             if (call->buffer_of[i] == buffer && hm_is_input(op, i) == pass) fine = lay_out(call, i, &s->layout[s->layouts++]);
-    if (fine && size <= DENSE_MAX)
+    bool dense = size <= DENSE_MAX;
+    for (int i = 0; i < s->layouts; i++) dense = dense && !call->sparse[s->layout[i].arg];
+    if (fine && dense)
         fine = add_window(s, 0, size);
     else if (fine) {
         fine = add_window(s, 0, guard) && add_window(s, size - guard, size);

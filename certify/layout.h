@@ -50,5 +50,6 @@ void hm_survey_free(hm_survey *s);
 /* What a buffer holds at a moment: inputs not yet there; ready to run; after a run, when outputs are whatever they are. */
 typedef enum { HM_FRESH, HM_PRISTINE, HM_AFTER } hm_moment;
 bool hm_call_fill(const hm_call *call, hm_moment when); /* effects.c; false: no memory */
+bool hm_buffer_fill(const hm_call *call, int buffer, hm_moment when);
 
 #endif

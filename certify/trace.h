@@ -22,7 +22,7 @@ typedef struct {
                                      * (data NULL if not recorded) with the dtype they were recorded in */
     bool recorded[HM_MAX_ARGS];     /* output i has a recording */
     hm_tensor out[HM_MAX_ARGS];     /* that recording */
-    bool stated[HM_MAX_ARGS];       /* parameter i was given in attrs (or by --assume) */
+    bool stated[HM_MAX_PARAMS];     /* parameter i was given in attrs (or by --assume) */
     int in_place[HM_MAX_ARGS];      /* output i was written over this input; -1 if not */
 } hm_trace_call;
 
