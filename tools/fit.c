@@ -77,7 +77,7 @@ static void judge_all(hm_trace_call *c, hm_class required, hm_fit_judge *judge, 
 }
 
 /* true if every mode of args has a value whose bit is set in seen. */
-static bool within(const hm_op_info *op, const void *args, const unsigned seen[HM_MAX_ARGS]) {
+static bool within(const hm_op_info *op, const void *args, const unsigned seen[HM_MAX_PARAMS]) {
     for (int i = 0; i < op->nparams; i++)
         if (op->params[i].type == HM_PARAM_MODE && !(seen[i] >> mode_get(&op->params[i], args) & 1)) return false;
     return true;
@@ -86,7 +86,7 @@ static bool within(const hm_op_info *op, const void *args, const unsigned seen[H
 /* Uses c's modes as scratch. */
 static void followed_text(hm_trace_call *c, const fitting *f, char *text, size_t size) {
     const hm_op_info *op = c->op;
-    unsigned seen[HM_MAX_ARGS] = {0}, fixed = 0; /* values of each mode; modes with one value */
+    unsigned seen[HM_MAX_PARAMS] = {0}, fixed = 0; /* values of each mode; modes with one value */
     int first = -1;
     bool apart = true; /* the modes do not depend on each other */
     for (int k = 0; k < f->count; k++) {
@@ -119,7 +119,7 @@ void hm_fit(hm_trace_call *c, hm_class required, hm_fit_judge *judge, void *cont
             size_t size) {
     static fitting f;
     const hm_op_info *op = c->op;
-    unsigned claimed[HM_MAX_ARGS], stated = 0;
+    unsigned claimed[HM_MAX_PARAMS], stated = 0;
     char claim[HM_MODES_MAX], modes[HM_MODES_MAX];
     for (int i = 0; i < op->nparams; i++) {
         bool mode = op->params[i].type == HM_PARAM_MODE;

@@ -640,7 +640,7 @@ Test(op, table_matches_the_struct) {
         cr_assert_str_eq(op->classes, "wide chain64 chain512 any");
         cr_assert_str_eq(op->class_required, "chain64");
         rows += op->nargs + op->nparams;
-        cr_assert(op->nargs <= HM_MAX_ARGS && op->nparams <= HM_MAX_ARGS);
+        cr_assert(op->nargs <= HM_MAX_ARGS && op->nparams <= HM_MAX_PARAMS);
         for (int i = 0; i < n; i++) {
             if (strcmp(fields[i].op, op->name))
                 continue;
