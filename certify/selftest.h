@@ -80,6 +80,8 @@ hm_status hm_kills_run(const hm_case_list *cases, const hm_selftest_options *opt
 void hm_kills_free(hm_kills *kills);
 /* The matrix as JSON: {"case line": ["fault", ...], ...}, sorted, faults without their op's name. Free with free(). */
 char *hm_kills_json(const hm_kills *kills);
+/* Is the compiled-in data/cases/kills.json this matrix? */
+bool hm_kills_current(const hm_kills *kills);
 /* The verdict of the judge, as a user meets it (--impl fault:ID), on one case: true if it is fail or out_of_class. */
 bool hm_kills_confirm(const hm_fault *fault, const char *line, char *why, size_t size);
 

@@ -10,7 +10,7 @@
 
 #include "../op/check.h"
 #include "../op/dtype.h"
-#include "elements.h"
+#include "embedded.h"
 #include "invariance.h"
 #include "judge.h"
 #include "selftest.h"
@@ -227,6 +227,15 @@ char *hm_kills_json(const hm_kills *kills) {
     free(lines);
     json_decref(all);
     return text;
+}
+
+bool hm_kills_current(const hm_kills *kills) {
+    char *json = hm_kills_json(kills);
+    bool current = false;
+    for (int i = 0; i < hm_embedded_count; i++)
+        if (!strcmp(hm_embedded[i].name, "kills.json")) current = json && !strcmp(hm_embedded[i].data, json);
+    free(json);
+    return current;
 }
 
 bool hm_kills_confirm(const hm_fault *fault, const char *line, char *why, size_t size) {
