@@ -32,8 +32,8 @@ struct hm_impl {
 hm_impl *hm_impl_open(const char *spec, double timeout, char *why, size_t size);
 void hm_impl_close(hm_impl *impl);
 
-/* worker.c: opens a plug-in in its own process. The worker is `/proc/self/exe --worker PATH FD`: a program that opens plug-ins
- * must hand argv to hm_worker_main first thing in main(). */
+/* worker.c: opens a plug-in in its own process. The worker is this same program, called with a hidden verb: a program that
+ * opens plug-ins must hand argv to hm_worker_main first thing in main(). The worker dies with the thread that opened the plug-in. */
 hm_impl *hm_plugin_open(const char *path, double timeout, char *why, size_t size);
 /* If argv asks for the hidden worker verb, runs it and never returns; else returns. */
 void hm_worker_main(int argc, char **argv);
