@@ -23,9 +23,9 @@ typedef struct {
     size_t symbol_length[MAX_SYMBOLS];
     int64_t extent[MAX_SYMBOLS];
     int symbols;
-    int leading;                     /* dimensions that "..." stands for; -1: not known yet */
+    int leading; /* dimensions that "..." stands for; -1: not known yet */
     int64_t lead[3];
-    bool shaped[HM_MAX_ARGS];        /* the argument stated its shape */
+    bool shaped[HM_MAX_ARGS]; /* the argument stated its shape */
     char *why;
     size_t size;
 } parser;
@@ -102,7 +102,7 @@ static int parse_ints(char *text, int64_t *to) {
     return n;
 }
 
-/* ---- tensor arguments ---------------------------------------------------------------------------------------------- */
+/* ---- tensor arguments -------------------------------------------------------------------------- */
 
 /* Dimensions of a symbolic shape that are not "...". */
 static int fixed_dims(const char *shape) {
@@ -125,7 +125,7 @@ static int64_t *extent_of(parser *p, const char *symbol, size_t length) {
     return NULL;
 }
 
-/* A stated shape binds the symbols that are still free; whether it fits those already bound is the contract's business. */
+/* A stated shape binds the symbols that are still free. Whether it fits the others is the contract's business. */
 static void bind(parser *p, int arg) {
     const char *shape = p->spec->op->args[arg].shape;
     int fixed = fixed_dims(shape), ndim = p->spec->ndim[arg], lead = ndim - fixed;
@@ -158,13 +158,15 @@ static hm_status parse_arg(parser *p, int arg) {
     if (!bracket) return HM_OK;
     size_t length = strlen(bracket);
     if (!length || bracket[length - 1] != ']')
-        return refuse(p, "%s=%s[%s: the shape has to end in \"]\" and nothing may follow it", info->name, value, bracket);
+        return refuse(p, "%s=%s[%s: the shape has to end in \"]\" and nothing may follow it", info->name, value,
+                      bracket);
     bracket[length - 1] = 0;
     char copy[64];
     snprintf(copy, sizeof copy, "%s", bracket);
     spec->ndim[arg] = parse_ints(bracket, spec->shape[arg]);
     if (spec->ndim[arg] < 1)
-        return refuse(p, "%s=%s[%s]: the shape has to be 1 to 4 integers of 64 bits, separated by commas", info->name, value, copy);
+        return refuse(p, "%s=%s[%s]: the shape has to be 1 to 4 integers of 64 bits, separated by commas", info->name,
+                      value, copy);
     p->shaped[arg] = true;
     bind(p, arg);
     return HM_OK;
@@ -180,15 +182,16 @@ static hm_status complete_arg(parser *p, int arg) {
         snprintf(like, sizeof like, "%.*s", (int)strcspn(info->dtypes + 1, " "), info->dtypes + 1);
         int from = info->dtypes[0] == '=' ? arg_named(spec->op, like) : -1;
         if (from < 0 || spec->dtype[from] == HM_DTYPE_NONE)
-            return refuse(p, "%s is missing; state it as %s=DTYPE[%s], with a dtype of: %s", info->name, info->name, info->shape,
-                          info->dtypes);
+            return refuse(p, "%s is missing; state it as %s=DTYPE[%s], with a dtype of: %s", info->name, info->name,
+                          info->shape, info->dtypes);
         spec->dtype[arg] = spec->dtype[from];
     }
     if (spec->dtype[arg] == HM_DTYPE_NONE || p->shaped[arg]) return HM_OK;
     int lead = 0, fixed = fixed_dims(info->shape);
     if (!strncmp(info->shape, "...", 3)) {
-        if (p->leading < 0) return refuse(p, "%s has no shape and none can be derived; state it as %s=DTYPE[%s]", info->name,
-                                          info->name, info->shape);
+        if (p->leading < 0)
+            return refuse(p, "%s has no shape and none can be derived; state it as %s=DTYPE[%s]", info->name,
+                          info->name, info->shape);
         lead = p->leading;
         memcpy(spec->shape[arg], p->lead, sizeof p->lead);
     }
@@ -196,15 +199,16 @@ static hm_status complete_arg(parser *p, int arg) {
         size_t length;
         const char *symbol = symbol_at(info->shape, d, &length);
         const int64_t *extent = extent_of(p, symbol, length);
-        if (!extent) return refuse(p, "%s has no shape and %.*s is not known; state it as %s=DTYPE[%s]", info->name, (int)length,
-                                   symbol, info->name, info->shape);
+        if (!extent)
+            return refuse(p, "%s has no shape and %.*s is not known; state it as %s=DTYPE[%s]", info->name, (int)length,
+                          symbol, info->name, info->shape);
         spec->shape[arg][lead + d] = *extent;
     }
     spec->ndim[arg] = lead + fixed;
     return HM_OK;
 }
 
-/* ---- alias, stride, broken: lists "ARG:...;ARG:..." ----------------------------------------------------------------- */
+/* ---- alias, stride, broken: lists "ARG:...;ARG:..." -------------------------------------------- */
 
 static hm_status list_arg(const parser *p, const char *key, char *item, int *arg, char **rest) {
     char list[256];
@@ -233,15 +237,17 @@ static hm_status parse_alias(const parser *p, char *item) {
         char direction = *sign;
         *sign++ = 0;
         if (!parse_int(sign, &offset) || *sign == '-' || offset == 0)
-            return refuse(p, "alias=%s:%s%c%s: the offset has to be a positive integer of 64 bits", item, rest, direction, sign);
+            return refuse(p, "alias=%s:%s%c%s: the offset has to be a positive integer of 64 bits", item, rest,
+                          direction, sign);
         spec->alias_offset[out] = direction == '-' ? -offset : offset;
     }
     int in = arg_named(spec->op, rest);
     if (in < 0 || in == out || spec->dtype[in] == HM_DTYPE_NONE || spec->alias[in] >= 0)
-        return refuse(p, "alias=%s:%s: \"%s\" has to be another argument that is present and lies on no other itself", item, rest,
-                      rest);
+        return refuse(p, "alias=%s:%s: \"%s\" has to be another argument that is present and lies on no other itself",
+                      item, rest, rest);
     for (int i = 0; i < spec->op->nargs; i++)
-        if (spec->alias[i] == out) return refuse(p, "alias=%s:%s: %s lies on %s already", item, rest, spec->op->args[i].name, item);
+        if (spec->alias[i] == out)
+            return refuse(p, "alias=%s:%s: %s lies on %s already", item, rest, spec->op->args[i].name, item);
     spec->alias[out] = in;
     return HM_OK;
 }
@@ -257,8 +263,8 @@ static hm_status parse_stride(const parser *p, char *item, bool *strided) {
     snprintf(copy, sizeof copy, "%s", rest);
     int n = parse_ints(rest, spec->stride[arg]);
     return n == spec->ndim[arg] ? HM_OK
-                                : refuse(p, "stride=%s:%s: it has to be %d integers of 64 bits, separated by commas", item, copy,
-                                         spec->ndim[arg]);
+                                : refuse(p, "stride=%s:%s: it has to be %d integers of 64 bits, separated by commas",
+                                         item, copy, spec->ndim[arg]);
 }
 
 static hm_status parse_broken(const parser *p, char *item) {
@@ -276,8 +282,8 @@ static hm_status parse_broken(const parser *p, char *item) {
     for (int i = 1; hm_broken_names[i]; i++)
         if (!strcmp(rest, hm_broken_names[i])) spec->broken[arg] = i;
     return spec->broken[arg] ? HM_OK
-                             : refuse(p, "broken=%s:%s: \"%s\" is not known; legal are %s, and args:null, args:size", item, rest, rest,
-                                      listed(list, sizeof list, name_of_mode, hm_broken_names + 1));
+                             : refuse(p, "broken=%s:%s: \"%s\" is not known; legal are %s, and args:null, args:size",
+                                      item, rest, rest, listed(list, sizeof list, name_of_mode, hm_broken_names + 1));
 }
 
 static hm_status parse_lists(parser *p) {
@@ -295,7 +301,7 @@ static hm_status parse_lists(parser *p) {
     return HM_OK;
 }
 
-/* ---- scalars, modes and the rest ------------------------------------------------------------------------------------ */
+/* ---- scalars, modes and the rest --------------------------------------------------------------- */
 
 static hm_status parse_param(const parser *p, int param) {
     const hm_param_info *info = &p->spec->op->params[param];
@@ -306,19 +312,19 @@ static hm_status parse_param(const parser *p, int param) {
     *to = info->fallback;
     if (!value) return HM_OK;
     switch (info->type) {
-    case HM_PARAM_F64:
-        *to = strtod(value, &end);
-        if (!*value || *end || strspn(value, " \t\n") || strchr(value, '(') || !strncmp(value, "-nan", 4))
-            return refuse(p, "%s=%s: it has to be a number (decimal, hexadecimal, inf or nan)", info->name, value);
-        if (isnan(*to)) *to = NAN;
-        return HM_OK;
-    case HM_PARAM_I64:
-        if (!parse_int(value, &integer) || integer > INT64_C(1) << 53 || integer < -(INT64_C(1) << 53))
-            return refuse(p, "%s=%s: it has to be an integer of magnitude up to 2^53", info->name, value);
-        *to = (double)integer;
-        return HM_OK;
-    case HM_PARAM_MODE:
-        break;
+        case HM_PARAM_F64:
+            *to = strtod(value, &end);
+            if (!*value || *end || strspn(value, " \t\n") || strchr(value, '(') || !strncmp(value, "-nan", 4))
+                return refuse(p, "%s=%s: it has to be a number (decimal, hexadecimal, inf or nan)", info->name, value);
+            if (isnan(*to)) *to = NAN;
+            return HM_OK;
+        case HM_PARAM_I64:
+            if (!parse_int(value, &integer) || integer > INT64_C(1) << 53 || integer < -(INT64_C(1) << 53))
+                return refuse(p, "%s=%s: it has to be an integer of magnitude up to 2^53", info->name, value);
+            *to = (double)integer;
+            return HM_OK;
+        case HM_PARAM_MODE:
+            break;
     }
     int n = 0;
     for (; info->values[n]; n++)
@@ -336,7 +342,8 @@ static hm_status parse_rest(const parser *p) {
     char list[512];
     if (!gen) gen = "normal";
     if (!hm_generator_named(gen))
-        return refuse(p, "gen=%s: \"%s\" is no generator; legal are %s", gen, gen, listed(list, sizeof list, name_of_generator, NULL));
+        return refuse(p, "gen=%s: \"%s\" is no generator; legal are %s", gen, gen,
+                      listed(list, sizeof list, name_of_generator, NULL));
     snprintf(spec->generator, sizeof spec->generator, "%s", gen);
     spec->seed = 1;
     if (seed) {
@@ -355,12 +362,14 @@ static hm_status parse_rest(const parser *p) {
     return HM_OK;
 }
 
-/* ---- the whole line ------------------------------------------------------------------------------------------------- */
+/* ---- the whole line ---------------------------------------------------------------------------- */
 
 static hm_status split(parser *p, char *line) {
     char *save, list[512];
     char *op = strtok_r(line, " \t", &save);
-    if (!op) return refuse(p, "a case starts with the name of an op; legal are %s", listed(list, sizeof list, name_of_op, NULL));
+    if (!op)
+        return refuse(p, "a case starts with the name of an op; legal are %s",
+                      listed(list, sizeof list, name_of_op, NULL));
     p->spec->op = hm_op_named(op);
     if (!p->spec->op)
         return refuse(p, "\"%s\" is no op; legal are %s", op, listed(list, sizeof list, name_of_op, NULL));
@@ -395,7 +404,9 @@ static hm_status parse(parser *p, char *line) {
         if ((s = parse_param(p, i))) return s;
     if ((s = parse_lists(p))) return s;
     if ((s = parse_rest(p))) return s;
-    return hm_case_print(spec) ? HM_OK : refuse(p, "the case, with its defaults spelled out, is longer than %d bytes", HM_CASE_MAX - 1);
+    return hm_case_print(spec)
+               ? HM_OK
+               : refuse(p, "the case, with its defaults spelled out, is longer than %d bytes", HM_CASE_MAX - 1);
 }
 
 hm_status hm_case_parse(const char *line, hm_case_spec *spec, char *why, size_t size) {

@@ -12,7 +12,7 @@ const hm_generator *hm_generator_named(const char *name) {
     return NULL;
 }
 
-/* ---- filling a tensor ----------------------------------------------------------------------------------------------- */
+/* ---- filling a tensor -------------------------------------------------------------------------- */
 
 static bool has_rows(const hm_op_info *op, int arg) {
     return op->args[arg].direction != HM_OUT && !strncmp(op->args[arg].shape, "...", 3);
@@ -37,7 +37,7 @@ static char *row_at(const hm_tensor *t, int64_t row) {
     return (char *)t->data + row_offset(t, row) * (int64_t)hm_dtype_size(t->dtype);
 }
 
-/* No element lies on another if the tensor is dense; else rows are filled one after the other, and the last one wins. */
+/* Dense: no element lies on another. Else rows are filled one after the other, and the last one wins. */
 static bool dense(const hm_tensor *t) {
     int64_t step = 1;
     for (int d = t->ndim - 1; d >= 0; d--) {
@@ -73,14 +73,17 @@ hm_status hm_generate(const hm_case_spec *spec, int arg, const void *args) {
     for (int d = 0; d < t->ndim; d++)
         if (t->shape[d] <= 0) return HM_OK;
     for (int d = 0; d < t->ndim - 1; d++) rows *= t->shape[d];
-    if (!is_real(t->dtype)) return HM_OK; /* not a dtype of real numbers: left as it is, for cases that must be refused */
+    if (!is_real(t->dtype))
+        return HM_OK; /* not a dtype of real numbers: left as it is, for cases that must be refused */
     double mean = param(spec, "variance_size", 0);
     const char *const *forms = NULL;
     for (int i = 0; i < op->nparams; i++)
         if (!strcmp(op->params[i].name, "weight_form")) forms = op->params[i].values;
     double form = param(spec, "weight_form", 0);
     hm_source s = {
-        .role = !has_rows(op, arg) ? WEIGHT : t == first ? FIRST : SECOND,
+        .role = !has_rows(op, arg) ? WEIGHT
+                : t == first       ? FIRST
+                                   : SECOND,
         .dtype = t->dtype,
         .type = first && is_real(first->dtype) ? first->dtype : t->dtype,
         .n = n,

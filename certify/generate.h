@@ -1,5 +1,6 @@
 /* generate.h: named ways to fill an input. An element is a pure function of (generator, seed, argument name, index):
- * the same on any machine, for any thread count, and whatever the strides (index counts in row-major order of the shape). */
+ * the same on any machine, for any thread count, and whatever the strides (index counts in row-major order of the
+ * shape). */
 #ifndef HM_GENERATE_H
 #define HM_GENERATE_H
 
@@ -14,8 +15,8 @@ int hm_generator_count(void);
 const hm_generator *hm_generator_at(int i);
 const hm_generator *hm_generator_named(const char *name); /* NULL if unknown */
 
-/* Fills the tensor of argument arg of spec's call. args: the call's argument struct (other inputs may be read: `ties` and
- * `cancelling` look at what is already filled; arguments are filled in the order of the description table). */
+/* Fills the tensor of argument arg of spec's call. args: the call's argument struct (other inputs may be read: `ties`
+ * and `cancelling` look at what is already filled; arguments are filled in the order of the description table). */
 hm_status hm_generate(const hm_case_spec *spec, int arg, const void *args);
 
 #endif

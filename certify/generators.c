@@ -8,7 +8,7 @@
 
 /* Only + - * / sqrt and exact powers of two are used, so the bits are the same on every machine. */
 
-/* ---- randomness ----------------------------------------------------------------------------------------------------- */
+/* ---- randomness -------------------------------------------------------------------------------- */
 
 uint32_t hm_hash_name(const char *text) {
     uint32_t h = 2166136261u; /* FNV-1a */
@@ -57,13 +57,15 @@ static double two_to(int k) {
 }
 
 /* Weights around 1 with a deviation of 1/4; around 0 where 1 is added to them. */
-static double usual_weight(const hm_source *s, int64_t row, int64_t c) { return 0.25 * gauss(s, row, c) + (s->one_plus ? 0 : 1); }
+static double usual_weight(const hm_source *s, int64_t row, int64_t c) {
+    return 0.25 * gauss(s, row, c) + (s->one_plus ? 0 : 1);
+}
 
 static void scaled_row(const hm_source *s, int64_t row, double scale, double *v) {
     for (int64_t c = 0; c < s->n; c++) v[c] = s->role == WEIGHT ? usual_weight(s, row, c) : scale * gauss(s, row, c);
 }
 
-/* ---- the generators ------------------------------------------------------------------------------------------------- */
+/* ---- the generators ---------------------------------------------------------------------------- */
 
 static void normal(const hm_source *s, int64_t row, double *v) { scaled_row(s, row, 1, v); }
 
@@ -88,7 +90,8 @@ static void heavy(const hm_source *s, int64_t row, double *v) {
     }
 }
 
-/* Rows whose mean is 16 or 100 deviations from 0: exposes cancellation in E[x^2] - mean^2, and a mean that is subtracted. */
+/* Rows whose mean is 16 or 100 deviations from 0: exposes cancellation in E[x^2] - mean^2, and a mean that is
+ * subtracted. */
 static void offset_row(const hm_source *s, int64_t row, double mean, double *v) {
     scaled_row(s, row, 1, v);
     for (int64_t c = 0; s->role == FIRST && c < s->n; c++) v[c] += mean;
@@ -96,23 +99,23 @@ static void offset_row(const hm_source *s, int64_t row, double mean, double *v) 
 static void offset16(const hm_source *s, int64_t row, double *v) { offset_row(s, row, 16, v); }
 static void offset100(const hm_source *s, int64_t row, double *v) { offset_row(s, row, 100, v); }
 
-/* Mean square far below eps = 1e-6: exposes eps in the wrong place, twice, not at all, or too coarse. Rows differ in size down to
- * squares that f32 flushes; f16 has nothing below 2^-24. */
+/* Mean square far below eps = 1e-6: exposes eps in the wrong place, twice, not at all, or too coarse. Rows differ in
+ * size down to squares that f32 flushes; f16 has nothing below 2^-24. */
 static void tiny(const hm_source *s, int64_t row, double *v) {
     static const int other[6] = {0, -20, -50, 0, -30, -70}, half[6] = {0, -17, -18, 0, -19, -20};
     int k = (s->type == HM_F16 ? half : other)[row % 6];
     scaled_row(s, row, k ? two_to(k) : 1e-5, v);
 }
 
-/* Rows near 2^66, whose squares overflow f32, beside rows near 2^56, whose squares do not, and usual ones: exposes a missing
- * range and rows that leak into each other. f16: near its largest value, so that squares overflow f16. */
+/* Rows near 2^66, whose squares overflow f32, beside rows near 2^56, whose squares do not, and usual ones: exposes a
+ * missing range and rows that leak into each other. f16: near its largest value, so that squares overflow f16. */
 static void huge(const hm_source *s, int64_t row, double *v) {
     int big = s->type == HM_F16 ? (s->has_second ? 12 : 13) : 66, fair = s->type == HM_F16 ? 8 : 56;
     scaled_row(s, row, two_to(row % 3 == 1 ? big : row % 3 == 2 ? fair : 0), v);
 }
 
-/* x + residual nearly cancels: what is left is a few units in the last place of x, so that any rounding before the sum shows.
- * Without a residual: magnitudes 2^20 apart in turn, which a sum in too few bits loses. */
+/* x + residual nearly cancels: what is left is a few units in the last place of x, so that any rounding before the sum
+ * shows. Without a residual: magnitudes 2^20 apart in turn, which a sum in too few bits loses. */
 static void cancelling(const hm_source *s, int64_t row, double *v) {
     scaled_row(s, row, 1, v);
     if (s->role == FIRST && !s->has_second)
@@ -121,10 +124,8 @@ static void cancelling(const hm_source *s, int64_t row, double *v) {
     double coarse = two_to(-4), fine = two_to(-hm_dtype_precision(s->type) / 2);
     for (int64_t c = 0; c < s->n; c++) {
         double x = s->first[c], units = (double)below(more(s, (uint64_t)(row * s->n + c)).r[0], 7) - 3;
-        if (row % 3 == 1)
-            v[c] = -(x + units * hm_ulp(s->type, x));
-        else
-            v[c] = -x * (1 + v[c] * (row % 3 ? fine : coarse));
+        if (row % 3 == 1) v[c] = -(x + units * hm_ulp(s->type, x));
+        else v[c] = -x * (1 + v[c] * (row % 3 ? fine : coarse));
     }
 }
 
@@ -137,8 +138,8 @@ static bool one_of_three(uint32_t r, int64_t at) {
     return at == a || at == b || at == c;
 }
 
-/* Magnitudes 1, 2, 3 whose mean square over the first `mean` elements is exactly 4: five of 1 and three of 3 in each eight
- * ((5 + 27) / 8 = 4), and 2 in what is left over. `key` varies the order. */
+/* Magnitudes 1, 2, 3 whose mean square over the first `mean` elements is exactly 4: five of 1 and three of 3 in each
+ * eight ((5 + 27) / 8 = 4), and 2 in what is left over. `key` varies the order. */
 static double square_four(const hm_source *s, int64_t key, int64_t c) {
     if (c >= s->mean) return 1 + (double)(c % 3);
     if (c >= s->mean / 8 * 8) return 2;
@@ -159,8 +160,9 @@ static void exact_row(const hm_source *s, int64_t key, int64_t row, double *v) {
     }
 }
 
-/* With eps = 0 nothing is rounded in any legal order: rs is a power of two, every product is short, so the check is equality.
- * eps = 1e-6 moves results by 1e-7, which no 16-bit output shows. It cannot see rounding points: `ties` can. */
+/* With eps = 0 nothing is rounded in any legal order: rs is a power of two, every product is short, so the check is
+ * equality. eps = 1e-6 moves results by 1e-7, which no 16-bit output shows. It cannot see rounding points; `ties` can.
+ */
 static void exact(const hm_source *s, int64_t row, double *v) {
     if (s->role != WEIGHT) return exact_row(s, row, row, v);
     for (int64_t c = 0; c < s->n; c++) {
@@ -169,8 +171,8 @@ static void exact(const hm_source *s, int64_t row, double *v) {
     }
 }
 
-/* A weight with which magnitude m (1, 2, 3: x*rs is m/2) gives a result on a boundary between two values of T, or within a few
- * 1e-7 of it on either side. p: bits of T; j and r random. */
+/* A weight with which magnitude m (1, 2, 3: x*rs is m/2) gives a result on a boundary between two values of T, or
+ * within a few 1e-7 of it on either side. p: bits of T; j and r random. */
 static double tie_weight(const hm_source *s, double m, random4 r) {
     int p = hm_dtype_precision(s->type);
     double unit = two_to(1 - p), span = two_to(p - 1), j = (double)below(r.r[0], (int64_t)span);
@@ -179,14 +181,15 @@ static double tie_weight(const hm_source *s, double m, random4 r) {
         double boundary = 1 + (j + 0.5) * unit, nudge = (double)(below(r.r[1], 9) - 4) * 0x1p-23;
         return boundary * (1 + nudge) * 2 / m;
     }
-    /* 3/2 of an odd multiple of the unit in [1, 4/3) needs one bit more than T has. With 1 + w the sum may itself have one more. */
+    /* 3/2 of an odd multiple of the unit in [1, 4/3) needs one bit more than T has. With 1 + w the sum may itself have
+     * one more. */
     if (m == 3) return 1 + (2 * (double)below(r.r[0], (int64_t)(span / 6)) + 1) * unit;
     return 1 + (s->one_plus ? (double)below(r.r[0], (int64_t)(span / 4)) + 0.5 : j) * unit;
 }
 
-/* Results on rounding boundaries of T or next to them: exposes truncation, ties away from zero, a rounding too many or too few.
- * Even rows: magnitudes per channel have a mean square of 4^k, and the weight is made for them; only rows with a weight show it.
- * Odd rows of a sum: x + residual lies half way between two values of T, or 1/32 of a unit off. */
+/* Results on rounding boundaries of T or next to them: exposes truncation, ties away from zero, a rounding too many or
+ * too few. Even rows: magnitudes per channel have a mean square of 4^k, and the weight is made for them; only rows with
+ * a weight show it. Odd rows of a sum: x + residual lies half way between two values of T, or 1/32 of a unit off. */
 static void ties(const hm_source *s, int64_t row, double *v) {
     if (s->role == WEIGHT) {
         for (int64_t c = 0; c < s->n; c++)
@@ -201,47 +204,49 @@ static void ties(const hm_source *s, int64_t row, double *v) {
             v[c] = sign_of(r.r[0]) * two_to((int)(r.r[1] % 3)) * (1 + unit * (double)below(r.r[2], (int64_t)span));
         else {
             double off = r.r[1] % 4 < 2 ? 0 : sign_of(r.r[2]) * 0x1p-5;
-            v[c] = sign_of(r.r[0]) * ((double)(r.r[3] % 4) + 0.5 + off) * (s->first ? hm_ulp(s->type, s->first[c]) : unit);
+            v[c] =
+                sign_of(r.r[0]) * ((double)(r.r[3] % 4) + 0.5 + off) * (s->first ? hm_ulp(s->type, s->first[c]) : unit);
         }
     }
 }
 
-/* L elements of 1 and the rest with squares just under half a unit in the last place of L in f32: a running sum that holds L stays
- * there for ever. Ones at the start (stops a forward sum, and L lanes), at the end (a backward one), or at the head of each of L
- * chunks (one thread per chunk). Rows step through L and place; 21 rows have them all. */
+/* L elements of 1 and the rest with squares just under half a unit in the last place of L in f32: a running sum that
+ * holds L stays there for ever. Ones at the start (stops a forward sum, and L lanes), at the end (a backward one), or
+ * at the head of each of L chunks (one thread per chunk). Rows step through L and place; 21 rows have them all. */
 static void stagnate(const hm_source *s, int64_t row, double *v) {
     static const int64_t ones[7] = {1, 8, 16, 32, 128, 256, 1024};
     if (s->role == WEIGHT) return scaled_row(s, row, 1, v);
     int64_t step = (int64_t)((uint64_t)row % 21 + s->seed % 21) % 21, count = ones[step % 7], place = step / 7;
     while (count > 1 && count > s->mean / 2) count /= 2;
-    /* Largest value of T whose square is less than sum * 2^-24, which is half a unit of the power of two `sum` in f32. */
+    /* Largest value of T whose square is less than sum * 2^-24: half a unit of the power of two `sum` in f32. */
     double sum = place == 2 ? 1 : (double)count, limit = sum * 0x1p-24, small = hm_round_to(s->type, sqrt(limit));
     while (small * small >= limit) small = hm_next_down(s->type, small);
     int64_t chunk = s->mean / count > 0 ? s->mean / count : 1;
     for (int64_t c = 0; c < s->n; c++) {
-        bool one = place == 0 ? c < count : place == 1 ? c >= s->mean - count && c < s->mean : c % chunk == 0 && c / chunk < count;
+        bool one = place == 0   ? c < count
+                   : place == 1 ? c >= s->mean - count && c < s->mean
+                                : c % chunk == 0 && c / chunk < count;
         double z = (one ? 1 : small) * sign_of(shared(s, (uint64_t)(row * s->n + c)).r[0]);
         if (c >= s->mean) z = gauss_of(shared(s, (uint64_t)(row * s->n + c)));
         v[c] = s->has_second ? z / 2 : z;
     }
 }
 
-/* Rows of zeros between usual ones: exposes 0 / 0, an eps that is missing, and rows that are skipped. In a sum every second such
- * row is zero only after adding. */
+/* Rows of zeros between usual ones: exposes 0 / 0, an eps that is missing, and rows that are skipped. In a sum every
+ * second such row is zero only after adding. */
 static void zero(const hm_source *s, int64_t row, double *v) {
     scaled_row(s, row, 1, v);
     if (s->role == WEIGHT || row % 3 != 1) return;
     bool cancels = s->has_second && row % 6 == 4;
     for (int64_t c = 0; c < s->n; c++) {
-        if (!cancels)
-            v[c] = sign_of(own(s, (uint64_t)(row * s->n + c)).r[0]) * 0.0;
-        else if (s->role == SECOND && s->first)
-            v[c] = -s->first[c];
+        if (!cancels) v[c] = sign_of(own(s, (uint64_t)(row * s->n + c)).r[0]) * 0.0;
+        else if (s->role == SECOND && s->first) v[c] = -s->first[c];
     }
 }
 
-/* NaN, infinities, -0, subnormals and the largest values, each in rows (and channels) of its own beside usual ones: exposes max/min
- * that drop a NaN, clamping, saturating stores, and specials that leak into other rows. Inside and outside the mean's elements. */
+/* NaN, infinities, -0, subnormals and the largest values, each in rows (and channels) of its own beside usual ones:
+ * exposes max/min that drop a NaN, clamping, saturating stores, and specials that leak into other rows. Inside and
+ * outside the mean's elements. */
 static void special(const hm_source *s, int64_t row, double *v) {
     scaled_row(s, row, 1, v);
     double least = hm_ulp(s->dtype, 0), most = hm_dtype_max(s->dtype);
@@ -257,32 +262,55 @@ static void special(const hm_source *s, int64_t row, double *v) {
     int64_t outside = s->mean < s->n ? s->mean + below(r.r[2], s->n - s->mean) : inside;
     if (s->role == SECOND) {
         switch (row % 16) {
-        case 0: return;
-        case 3: v[inside] = -INFINITY; return;   /* against +inf: NaN */
-        case 6: v[inside] = most; return;        /* against the largest: the sum overflows */
-        case 8: v[inside] = NAN; return;         /* x is usual there */
-        case 5: case 13:
-            for (int64_t c = 0; c < s->n; c++) v[c] = c % 4 ? v[c] : -0.0;
-            return;
-        default: return;
+            case 0:
+                return;
+            case 3:
+                v[inside] = -INFINITY;
+                return; /* against +inf: NaN */
+            case 6:
+                v[inside] = most;
+                return; /* against the largest: the sum overflows */
+            case 8:
+                v[inside] = NAN;
+                return; /* x is usual there */
+            case 5:
+            case 13:
+                for (int64_t c = 0; c < s->n; c++) v[c] = c % 4 ? v[c] : -0.0;
+                return;
+            default:
+                return;
         }
     }
     switch (row % 8) {
-    case 1: v[inside] = NAN; return;
-    case 2: v[outside] = NAN; return;
-    case 3: v[inside] = INFINITY; return;
-    case 4: v[other] = INFINITY, v[inside] = -INFINITY; return;
-    case 5:
-        for (int64_t c = 0; c < s->n; c++) v[c] = c % 4 == 0 ? -0.0 : c % 4 == 1 ? least * (double)(c % 7 - 3) : v[c];
-        return;
-    case 6: v[other] = -most, v[inside] = most; return;
-    case 7: v[outside] = INFINITY; return;
-    default: return;
+        case 1:
+            v[inside] = NAN;
+            return;
+        case 2:
+            v[outside] = NAN;
+            return;
+        case 3:
+            v[inside] = INFINITY;
+            return;
+        case 4:
+            v[other] = INFINITY, v[inside] = -INFINITY;
+            return;
+        case 5:
+            for (int64_t c = 0; c < s->n; c++)
+                v[c] = c % 4 == 0 ? -0.0 : c % 4 == 1 ? least * (double)(c % 7 - 3) : v[c];
+            return;
+        case 6:
+            v[other] = -most, v[inside] = most;
+            return;
+        case 7:
+            v[outside] = INFINITY;
+            return;
+        default:
+            return;
     }
 }
 
-/* Subnormals of T, and weights that bring usual rows to T's smallest values: exposes flushing where T is f16, and double rounding at
- * the bottom of the range. */
+/* Subnormals of T, and weights that bring usual rows to T's smallest values: exposes flushing where T is f16, and
+ * double rounding at the bottom of the range. */
 static void subnormal(const hm_source *s, int64_t row, double *v) {
     scaled_row(s, row, 1, v);
     double least = hm_ulp(s->type, 0), span = two_to(hm_dtype_precision(s->type) - 1);
@@ -291,21 +319,20 @@ static void subnormal(const hm_source *s, int64_t row, double *v) {
     for (int64_t c = 0; c < s->n; c++) {
         random4 r = more(s, (uint64_t)(row * s->n + c));
         if (s->role == WEIGHT) {
-            if (c % 2 == 0) v[c] = sign_of(r.r[0]) * low * two_to((int)(r.r[1] % 4) - 2) * (1 + (double)(r.r[2] % 8) / 8);
-        } else if (row % 2 == 0)
-            v[c] = sign_of(r.r[0]) * least * (1 + (double)below(r.r[1], (int64_t)span - 1));
+            if (c % 2 == 0)
+                v[c] = sign_of(r.r[0]) * low * two_to((int)(r.r[1] % 4) - 2) * (1 + (double)(r.r[2] % 8) / 8);
+        } else if (row % 2 == 0) v[c] = sign_of(r.r[0]) * least * (1 + (double)below(r.r[1], (int64_t)span - 1));
     }
 }
 
-/* Each element says where it is, in integers and eighths that every dtype holds: exposes wrong index maps, pitches and tails. */
+/* Each element says where it is, in integers and eighths that every dtype holds: exposes wrong index maps, pitches and
+ * tails. */
 static void index_map(const hm_source *s, int64_t row, double *v) {
     for (int64_t c = 0; c < s->n; c++) {
-        if (s->role == WEIGHT)
-            v[c] = (double)(c * 5 % 13 + 1) / 8 - (s->one_plus ? 1 : 0);
+        if (s->role == WEIGHT) v[c] = (double)(c * 5 % 13 + 1) / 8 - (s->one_plus ? 1 : 0);
         else if (s->role == FIRST)
             v[c] = (double)((row % 127 * 29 + c % 127 * (7 + row % 100)) % 127) - 62.5; /* no shift maps it to itself */
-        else
-            v[c] = (double)((row % 61 * 13 + c % 61 * 3) % 61) - 30;
+        else v[c] = (double)((row % 61 * 13 + c % 61 * 3) % 61) - 30;
     }
 }
 
