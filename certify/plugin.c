@@ -1,4 +1,4 @@
-/* plugin.c: an implementation that runs in a worker process, which is killed when it takes too long and started again. */
+/* plugin.c: an implementation in a worker process, which is killed when it takes too long, and started again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -30,7 +30,7 @@ typedef struct {
 static void stop_worker(plugin *p) {
     if (!p->pid) return;
     kill(p->pid, SIGKILL);
-    while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) {}
+    while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) continue;
     close(p->fd);
     p->pid = 0;
 }
@@ -86,7 +86,8 @@ static bool await(plugin *p, double seconds, void *message, size_t size, char *h
     return false;
 }
 
-/* This program's file. Its name rather than /proc/self/exe, which is valgrind's under valgrind; but that where the file is gone. */
+/* This program's file. Its name rather than /proc/self/exe, which is valgrind's under valgrind; but that where the file
+ * is gone. */
 static const char *own_program(char *path, size_t size) {
     static const char deleted[] = " (deleted)";
     ssize_t n = readlink("/proc/self/exe", path, size - 1);
@@ -201,7 +202,8 @@ static void plugin_run(hm_impl *self, hm_call *call, const void *args, hm_run *r
     run->state = HM_RAN;
     if (self->place == HM_CUDA) {
         run->status = HM_NO_DEVICE;
-        snprintf(run->error, sizeof run->error, "this version runs plug-ins on the host only, and this one is for cuda");
+        snprintf(run->error, sizeof run->error,
+                 "this version runs plug-ins on the host only, and this one is for cuda");
         return;
     }
     run->state = HM_DIED;

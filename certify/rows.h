@@ -23,7 +23,8 @@ typedef struct {
 } hm_row_counts;
 hm_row_counts hm_row_compare(const hm_golden_row *g, const double *got, int64_t n);
 
-/* How far got, which is not admitted, lies outside, in ulps at the nearer end; infinite for anything that is not finite. */
+/* How far got, which is not admitted, lies outside, in ulps at the nearer end; infinite for anything that is not
+ * finite. */
 double hm_row_excess(hm_dtype dtype, const hm_golden_row *g, int64_t i, double got);
 
 #endif
