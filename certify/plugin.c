@@ -109,9 +109,9 @@ static bool start_worker(plugin *p, char *why, size_t size) {
     sigset_t none;
     sigemptyset(&none);
     posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_adddup2(&files, pair[1], WORKER_FD); /* first: pair[1] may be 0 */
     posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&files, 2, 1); /* what the plug-in prints is log, not result */
-    posix_spawn_file_actions_adddup2(&files, pair[1], WORKER_FD);
     posix_spawn_file_actions_addclosefrom_np(&files, WORKER_FD + 1);
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, &none);

@@ -20,7 +20,8 @@ static const struct {
     const char *name, *about;
 } classes[] = {
     [HM_WIDE] = {"wide", "binary64 between rounding points"},
-    [HM_CHAIN64] = {"chain64", "f32; a term passes at most 64 + n/256 additions (block reductions, vector accumulators)"},
+    [HM_CHAIN64] = {"chain64",
+                    "f32; a term passes at most 64 + n/256 additions (block reductions, vector accumulators)"},
     [HM_CHAIN512] = {"chain512", "f32; at most 512 + n/256 additions (one warp or one vector accumulator a row)"},
     [HM_ANY] = {"any", "f32 in any order"},
     [HM_CLASS_NONE] = {"none", "outside every class"},
@@ -42,7 +43,8 @@ hm_arithmetic hm_class_arithmetic(hm_class c) {
 int64_t hm_class_chain(hm_class c, int64_t n) {
     int64_t blocks = (n + 255) / 256;
     if (c == HM_CHAIN64) return 64 + blocks;
-    if (c == HM_CHAIN512 || (c == HM_ANY && n < 512 + blocks)) return 512 + blocks; /* a looser class holds the tighter one */
+    if (c == HM_CHAIN512 || (c == HM_ANY && n < 512 + blocks))
+        return 512 + blocks; /* a looser class holds the tighter one */
     return n;
 }
 
@@ -89,7 +91,8 @@ void hm_golden_close(hm_golden *golden) {
     free(golden);
 }
 
-hm_status hm_golden_row_get(const hm_golden *golden, int arg, int64_t row, hm_class c, hm_tier tier, hm_golden_row *out) {
+hm_status hm_golden_row_get(const hm_golden *golden, int arg, int64_t row, hm_class c, hm_tier tier,
+                            hm_golden_row *out) {
     out->nparts = 0;
     return golden->op->row(golden->context, arg, row, c, tier, out);
 }
