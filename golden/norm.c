@@ -9,9 +9,9 @@
 #include "../op/isa.h"
 #include "root.h"
 
-#define TIER1_ERROR 0x1p-47                 /* see norm.h */
-#define F32_LIMIT (0x1p128 * (1 - 0x1p-20)) /* what is below this, and off by less than 2^-21, does not overflow f32 \
-                                             */
+#define TIER1_ERROR 0x1p-47 /* see norm.h */
+/* What is below this, and off by less than 2^-21, does not overflow f32. */
+#define F32_LIMIT (0x1p128 * (1 - 0x1p-20))
 #define F32_MIN_NORMAL 0x1p-126
 
 /* A class, ready to use for one number of elements. */
