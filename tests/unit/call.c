@@ -270,8 +270,8 @@ Test(call, from_given_tensors) {
 Test(call, any_case_that_parses_can_be_built) {
     static const char *const good[] = {
         "rms_norm x=bf16[3,8] weight=f32[8] alias=out:x+8 stride=x:16,1;weight:2 seed=17",
-        "fused_add_rms_norm x=f16[2,3,5] residual=f32[2,3,5] residual_out=f32[2,3,5] weight=f16 gen=special "
-        "variance_size=3 expect=bad_arg",
+        ("fused_add_rms_norm x=f16[2,3,5] residual=f32[2,3,5] residual_out=f32[2,3,5] weight=f16 gen=special "
+         "variance_size=3 expect=bad_arg"),
         "rms_norm x=f32[4,8] out=f32[4,8] stride=x:-8,1;out:0,2 gen=stagnate expect=bad_stride",
         "fused_add_rms_norm x=bf16[1,9] alias=out:x;residual_out:residual gen=ties stride=x:7,3 eps=0",
         "rms_norm x=f32[3,8] weight=bf16[8] stride=x:4294975488,1;out:2147483648,1 gen=exact",
