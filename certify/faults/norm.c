@@ -73,9 +73,15 @@ static void load_row(const hm_tensor *t, int64_t offset, int64_t stride, int64_t
         to[i] = load(t, offset + i * stride);
 }
 
-static void store(const hm_tensor *t, int64_t offset, int64_t slack, double v) {
-    if (inside(t, offset, slack))
-        hm_store(t->dtype, at(t, offset), v);
+/* Elements that lie outside the tensor by more than slack are dropped. */
+static void store_row(const hm_tensor *t, int64_t offset, int64_t stride, int64_t n, int64_t slack, const double *from) {
+    if (n > 0 && inside(t, offset, slack) && inside(t, offset + (n - 1) * stride, slack)) {
+        hm_store_row(t->dtype, at(t, offset), stride, n, from);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        if (inside(t, offset + i * stride, slack))
+            hm_store(t->dtype, at(t, offset + i * stride), from[i]);
 }
 
 /* The 16 or 32 bits at the byte offset `byte` of a tensor's memory, read as dtype; wraps at the tensor's end. */
@@ -385,7 +391,7 @@ static double scale_of(const hm_norm_variation *v, const hm_norm_call *c, int64_
 /* ---- one row --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    double *x, *r, *sum, *variance, *norm, *weight, *y; /* [hidden] each */
+    double *x, *r, *sum, *variance, *norm, *weight, *residual, *y; /* [hidden] each */
     double *scale;                                                  /* [rows]: rs of the rows so far */
     double *block;
 } scratch;
@@ -465,7 +471,8 @@ static void write_residual(const hm_norm_variation *v, const hm_norm_call *c, in
     }
     int64_t end = v->residual == RESIDUAL_NOT_WRITTEN ? 0 : v->residual == RESIDUAL_4096 ? least(n, 4096) : v->residual == RESIDUAL_WITHOUT_TAIL ? n - n % 8 : n;
     for (int64_t i = 0; i < end; i++)
-        store(t, offset + i * stride, 0, v->effect == EFFECT_OUTPUTS_SWAPPED ? s->y[i] : residual_value(v, c, s, i, s->y[i]));
+        s->residual[i] = v->effect == EFFECT_OUTPUTS_SWAPPED ? s->y[i] : residual_value(v, c, s, i, s->y[i]);
+    store_row(t, offset, stride, end, 0, s->residual);
     if (v->residual == RESIDUAL_T && t->dtype == HM_F32 && c->x.dtype != HM_F32) { /* half of each row: T's bytes */
         hm_tensor narrow = *t;
         narrow.dtype = c->x.dtype;
@@ -474,6 +481,7 @@ static void write_residual(const hm_norm_variation *v, const hm_norm_call *c, in
     }
 }
 
+/* y has 8 elements of 0 before it and after it. */
 static void write_out(const hm_norm_variation *v, const hm_norm_call *c, const hm_tensor *t, int64_t row, int64_t n, const double *y) {
     int64_t offset = row_offset(t, row), stride = t->stride[t->ndim - 1], start = 0, end = n;
     if (v->map == MAP_OUT_DENSE)
@@ -495,8 +503,7 @@ static void write_out(const hm_norm_variation *v, const hm_norm_call *c, const h
     case COLUMNS_ONE_BEFORE: start = -1; break;
     case COLUMNS_MULTIPLE_OF_8: end = (n + 7) / 8 * 8; break;
     }
-    for (int64_t i = start; i < end; i++)
-        store(t, offset + i * stride, SLACK, i < 0 || i >= n ? 0 : y[i]);
+    store_row(t, offset + start * stride, stride, end - start, SLACK, y + start);
 }
 
 static void overwrite(const hm_tensor *t, int64_t row, int64_t n, const double *y) {
@@ -526,13 +533,15 @@ static void one_row(const hm_norm_variation *v, const hm_norm_call *c, int64_t r
     for (int64_t i = 0; i < n; i++) {
         if (v->rs == RS_HALVES_IN_PLACE && aliased && i == (n + 1) / 2) { /* the second block reads what the first wrote */
             memcpy(s->variance, s->y, (size_t)i * sizeof *s->y);
+            hm_round_row(t, i, s->variance);
             rs = scale_of(v, c, from, s->variance, n);
         }
         double y = product(v, c, s->norm[i], rs, weighted ? &s->weight[i] : NULL);
         if (v->specials == SPECIALS_INF_ROW_ZERO && rs == 0 && isnan(y))
             y = 0;
-        s->y[i] = hm_round_to(t, stored(v, t, y));
+        s->y[i] = stored(v, t, y);
     }
+    hm_round_row(t, n, s->y);
     if (c->fused)
         write_residual(v, c, row, n, s);
     if (v->effect == EFFECT_X_OVERWRITTEN || v->effect == EFFECT_OUT_IN_X)
@@ -602,7 +611,7 @@ static int64_t rows_of(const hm_norm_variation *v, int64_t rows) {
 }
 
 static bool carve(scratch *s, int64_t rows, int64_t n) {
-    double **part[] = {&s->x, &s->r, &s->sum, &s->variance, &s->norm, &s->weight, &s->y};
+    double **part[] = {&s->x, &s->r, &s->sum, &s->variance, &s->norm, &s->weight, &s->residual, &s->y};
     size_t parts = sizeof part / sizeof *part, each = (size_t)n + 16;
     s->block = calloc(parts * each + (size_t)rows, sizeof *s->block);
     if (!s->block)
