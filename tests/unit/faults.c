@@ -13,15 +13,20 @@
 
 /* Every bug that the project knows of. A bug may not fall out of the catalogue unseen. */
 static const char known[] =
-    "A2 A3 A5 A6 A7 A9 A12 A13 A14 B3 B4 C1 C3 C4 C5 C6 C8 C9 C11 C12 D1 D2 D4 D5 D6 D7 D8 D9 D11 D13 D15 D16 D17 D18 D19 D20 "
-    "E1 E2 E3 E5 E7 F1 F3 F4 F5 G1 G3 G4 G5 H1 H2 H3 H6 H7 H8 H9 H10 H11 H13 H14 H16 H17 H18 I1 I2 I3 I5 I6 I8 I9 I10 I11 I12 "
+    "A2 A3 A5 A6 A7 A9 A12 A13 A14 B3 B4 C1 C3 C4 C5 C6 C8 C9 C11 C12 D1 D2 D4 D5 D6 D7 D8 D9 D11 D13 D15 D16 D17 D18 "
+    "D19 D20 "
+    "E1 E2 E3 E5 E7 F1 F3 F4 F5 G1 G3 G4 G5 H1 H2 H3 H6 H7 H8 H9 H10 H11 H13 H14 H16 H17 H18 I1 I2 I3 I5 I6 I8 I9 I10 "
+    "I11 I12 "
     "J2 J3 J4 J5 J6 J8 J9 J10 J11 K1 K3 K4 K5 K6 K7 L1 L2 L3 L4 L6 L7 L8 M1 M3 M4 M5 M6 M8 N2 N3 N4 O2 O3 O4 O5 "
     "P1 P2 P3 P4 P5 P6 P7 P9 P10 P11 P12 Q1 Q2 R1 R2 R3 R4 R6 "
     "rope.R1 rope.R2 rope.R3 rope.R4 rope.R5 rope.R6 rope.R7 rope.R8 rope.R9 rope.R10 "
-    "cache.C1 cache.C2 cache.C3 cache.C4 cache.C5 cache.C6 cache.C7 cache.C8 concat.Q1 concat.Q2 concat.Q3 concat.Q4 concat.Q5 "
+    "cache.C1 cache.C2 cache.C3 cache.C4 cache.C5 cache.C6 cache.C7 cache.C8 concat.Q1 concat.Q2 concat.Q3 concat.Q4 "
+    "concat.Q5 "
     "indexer.S1a indexer.S1b indexer.S1c indexer.S1d indexer.S2 indexer.S3 indexer.S4 indexer.S5 indexer.S6 "
-    "gemma.G1m gemma.G2m gemma.G3m gemma.G4m gemma.G5m gemma.G6m gemma.G7m gemma.G8m gemma.G9m gemma.G10m gemma.G11m gemma.G12m gemma.G13m "
-    "trap.1 trap.2 trap.3 trap.4 trap.5 trap.6 trap.7 trap.8 trap.9 trap.10 trap.11 trap.12 trap.13 trap.14 trap.15 trap.16";
+    "gemma.G1m gemma.G2m gemma.G3m gemma.G4m gemma.G5m gemma.G6m gemma.G7m gemma.G8m gemma.G9m gemma.G10m gemma.G11m "
+    "gemma.G12m gemma.G13m "
+    "trap.1 trap.2 trap.3 trap.4 trap.5 trap.6 trap.7 trap.8 trap.9 trap.10 trap.11 trap.12 trap.13 trap.14 trap.15 "
+    "trap.16";
 
 static bool next_word(const char **at, char *word, size_t size) {
     *at += strspn(*at, " ");
@@ -46,7 +51,8 @@ static const hm_known_bug *bug_named(const char *id) {
 
 static json_t *kills(void) {
     for (int i = 0; i < hm_embedded_count; i++)
-        if (!strcmp(hm_embedded[i].name, "kills.json")) return json_loadb(hm_embedded[i].data, hm_embedded[i].size, JSON_REJECT_DUPLICATES, NULL);
+        if (!strcmp(hm_embedded[i].name, "kills.json"))
+            return json_loadb(hm_embedded[i].data, hm_embedded[i].size, JSON_REJECT_DUPLICATES, NULL);
     return NULL;
 }
 
@@ -57,7 +63,8 @@ static int killed_by(json_t *matrix, const hm_fault *fault) {
     int cases = 0;
     json_object_foreach(matrix, line, list) {
         if (strncmp(line, fault->op, strlen(fault->op)) || line[strlen(fault->op)] != ' ') continue;
-        for (size_t i = 0; i < json_array_size(list); i++) cases += !strcmp(json_string_value(json_array_get(list, i)), name);
+        for (size_t i = 0; i < json_array_size(list); i++)
+            cases += !strcmp(json_string_value(json_array_get(list, i)), name);
     }
     return cases;
 }
@@ -89,7 +96,8 @@ Test(faults, every_known_bug_ends_in_one_list) {
         int lists = (killers > 0) + (equivalents > 0) + (bug->not_applicable != NULL);
         cr_expect_eq(lists, 1, "%s is in %d lists", id, lists);
     }
-    cr_expect_eq(count, hm_known_bug_count(), "the catalogue has %d bugs, the list here %d", hm_known_bug_count(), count);
+    cr_expect_eq(count, hm_known_bug_count(), "the catalogue has %d bugs, the list here %d", hm_known_bug_count(),
+                 count);
     for (int f = 0; f < hm_fault_count(); f++)
         for (const char *at = hm_fault_at(f)->covers; next_word(&at, id, sizeof id);)
             cr_expect_not_null(bug_named(id), "%s covers %s, which is not in the catalogue", hm_fault_at(f)->id, id);
@@ -121,7 +129,8 @@ Test(faults, committed_matrix_has_the_cases_of_the_suite) {
     json_decref(matrix);
 }
 
-/* The whole matrix is compared by `hallmark selftest`; here a sample of it, so that a change of a fault is seen at once. */
+/* The whole matrix is compared by `hallmark selftest`; here a sample of it, so that a change of a fault is seen at
+ * once. */
 Test(faults, committed_matrix_is_current_on_a_sample, .timeout = 120) {
     char why[512];
     hm_case_list list = {0}, sample = {0};
@@ -136,7 +145,8 @@ Test(faults, committed_matrix_is_current_on_a_sample, .timeout = 120) {
     json_t *fresh = json_loads(text, 0, NULL), *row;
     const char *line;
     cr_assert_eq(json_object_size(fresh), (size_t)sample.n);
-    json_object_foreach(fresh, line, row) cr_expect(json_equal(row, json_object_get(matrix, line)), "no longer true of %s", line);
+    json_object_foreach(fresh, line, row)
+        cr_expect(json_equal(row, json_object_get(matrix, line)), "no longer true of %s", line);
     for (int r = 0; r < now.rows; r++) cr_expect_not(now.row[r].bad, "ref is not admitted: %s", now.row[r].line);
     cr_expect_not(hm_kills_current(&now), "a sample is not the matrix");
     free(text);
@@ -157,7 +167,8 @@ static double *numbers(const hm_call *call, int64_t *n) {
         if (call->op->args[i].direction == HM_IN || !rows || !width) continue;
         to = realloc(to, (size_t)(*n + rows * width) * sizeof *to);
         for (int64_t r = 0; r < rows; r++, *n += width)
-            hm_load_row(t->dtype, (char *)t->data + hm_row_offset(t, r) * (int64_t)hm_dtype_size(t->dtype), t->stride[t->ndim - 1], width, to + *n);
+            hm_load_row(t->dtype, (char *)t->data + hm_row_offset(t, r) * (int64_t)hm_dtype_size(t->dtype),
+                        t->stride[t->ndim - 1], width, to + *n);
     }
     return to;
 }
@@ -213,12 +224,16 @@ Test(faults, unkilled_fault_is_seen) {
     char why[512];
     hm_case_spec spec;
     hm_kills result;
-    cr_assert_eq(hm_case_parse("rms_norm x=f32[3,16] weight=none gen=normal seed=1", &spec, why, sizeof why), HM_OK, "%s", why);
-    cr_assert_eq(hm_kills_run(&(hm_case_list){.spec = &spec, .n = 1}, &(hm_selftest_options){.seed = 1}, &result), HM_OK);
+    cr_assert_eq(hm_case_parse("rms_norm x=f32[3,16] weight=none gen=normal seed=1", &spec, why, sizeof why), HM_OK,
+                 "%s", why);
+    cr_assert_eq(hm_kills_run(&(hm_case_list){.spec = &spec, .n = 1}, &(hm_selftest_options){.seed = 1}, &result),
+                 HM_OK);
     for (int f = 0; f < hm_fault_count(); f++) {
         const char *id = hm_fault_at(f)->id;
-        if (!strcmp(id, "rms_norm.weight_ignored") || !strcmp(id, "rms_norm.rows_65535")) cr_expect_eq(result.score[f].killed, 0);
-        if (!strcmp(id, "rms_norm.zeros") || !strcmp(id, "rms_norm.last_row_missing")) cr_expect_eq(result.score[f].killed, 1);
+        if (!strcmp(id, "rms_norm.weight_ignored") || !strcmp(id, "rms_norm.rows_65535"))
+            cr_expect_eq(result.score[f].killed, 0);
+        if (!strcmp(id, "rms_norm.zeros") || !strcmp(id, "rms_norm.last_row_missing"))
+            cr_expect_eq(result.score[f].killed, 1);
         if (!strncmp(id, "fused", 5)) cr_expect_eq(result.score[f].cases, 0);
     }
     hm_kills_free(&result);
@@ -241,7 +256,8 @@ Test(variants, rows_are_complete) {
 Test(variants, are_not_accused, .timeout = 120) {
     for (int o = 0; o < hm_op_count(); o++) {
         hm_alarms alarms;
-        cr_assert_eq(hm_alarms_run(&(hm_selftest_options){.op = hm_op_at(o)->name, .seed = 1}, 1000000, &alarms), HM_OK);
+        cr_assert_eq(hm_alarms_run(&(hm_selftest_options){.op = hm_op_at(o)->name, .seed = 1}, 1000000, &alarms),
+                     HM_OK);
         cr_expect_geq(alarms.elements, 1000000);
         for (int v = 0; v < hm_variant_count(); v++)
             cr_expect_eq(alarms.score[v].outside, 0, "%s: %s", hm_variant_at(v)->id, alarms.score[v].first);
@@ -255,7 +271,8 @@ Test(variants, naive_sum_is_out_of_chain64) {
     hm_call *call;
     hm_truth chain64, any;
     const hm_variant *naive = hm_variant_named("rms_norm.sequential");
-    cr_assert_eq(hm_case_parse("rms_norm x=f32[7,16384] weight=none gen=stagnate seed=1", &spec, why, sizeof why), HM_OK, "%s", why);
+    cr_assert_eq(hm_case_parse("rms_norm x=f32[7,16384] weight=none gen=stagnate seed=1", &spec, why, sizeof why),
+                 HM_OK, "%s", why);
     cr_assert_eq(hm_call_from_case(&spec, &call, why, sizeof why), HM_OK, "%s", why);
     cr_assert_eq(hm_truth_make(call, HM_CHAIN64, HM_TIER_TWO, &chain64), HM_OK);
     cr_assert_eq(hm_truth_make(call, HM_ANY, HM_TIER_TWO, &any), HM_OK);
@@ -276,7 +293,8 @@ Test(docs, faults_page_is_current) {
     fclose(to);
     page = calloc(size + 2, 1);
     have = fread(page, 1, size + 1, from);
-    cr_expect(have == size && !memcmp(page, text, size), "docs/faults.md is old: hallmark selftest --docs docs/faults.md");
+    cr_expect(have == size && !memcmp(page, text, size),
+              "docs/faults.md is old: hallmark selftest --docs docs/faults.md");
     fclose(from);
     free(page);
     free(text);
