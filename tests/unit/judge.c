@@ -650,6 +650,24 @@ Test(judge, every_kind_of_variance_is_seen) {
     cr_expect_str_eq(judge_script("rms_norm x=f32[6,64] gen=special", true, true).invariance, "same");
 }
 
+Test(judge, what_is_not_built_is_not_provided) {
+    char why[256];
+    hm_impl *cpu = hm_impl_open("cpu", 1, why, sizeof why), *cuda = hm_impl_open("cuda", 1, why, sizeof why);
+    cr_assert(cpu && cuda);
+    cr_expect(cpu->ours && cuda->ours && cpu->place == HM_HOST && cuda->place == HM_CUDA);
+    hm_impl *both[] = {cpu, cuda};
+    for (int i = 0; i < 2; i++) {
+        hm_call *call = call_of("rms_norm x=bf16[7,96]");
+        hm_verdict v;
+        if (!both[i]->provides(both[i], call->op)) {
+            hm_judge(both[i], call, &plainly, &v);
+            cr_expect_eq(v.outcome, HM_NOT_OFFERED);
+        }
+        hm_call_free(call);
+        hm_impl_close(both[i]);
+    }
+}
+
 Test(judge, names) {
     cr_expect_str_eq(hm_outcome_name(HM_PASS), "pass");
     cr_expect_str_eq(hm_outcome_name(HM_NOT_OFFERED), "not_provided");
