@@ -12,9 +12,10 @@
 #include "layout.h"
 
 #define SPARSE_MIN (INT64_C(1) << 20) /* bytes from which on a table is made only where its index points */
-#define REACH_MAX (INT64_C(1) << 44) /* bytes from an input's element 0 to that of an output that lies on it */
+#define REACH_MAX (INT64_C(1) << 44)  /* bytes from an input's element 0 to that of an output that lies on it */
 
-/* Where each argument's element 0 is to lie, in bytes from the origin of its group; arguments of one group share a buffer. */
+/* Where each argument's element 0 is to lie, in bytes from the origin of its group; arguments of one group share a
+ * buffer. */
 typedef struct {
     int group[HM_MAX_ARGS]; /* -1: no memory */
     int64_t origin[HM_MAX_ARGS];
@@ -57,11 +58,11 @@ static void copy_elements(const hm_tensor *from, const hm_tensor *to) {
     run = run < other ? run : other; /* both are products of the last dimensions, so the smaller divides the larger */
 #pragma omp parallel for schedule(static) if (n * size > HM_ALONE)
     for (int64_t i = 0; i < n / run; i++)
-        memcpy((char *)to->data + hm_view_offset(to, i * run) * size, (const char *)from->data + hm_view_offset(from, i * run) * size,
-               (size_t)(run * size));
+        memcpy((char *)to->data + hm_view_offset(to, i * run) * size,
+               (const char *)from->data + hm_view_offset(from, i * run) * size, (size_t)(run * size));
 }
 
-/* ---- large tables ---------------------------------------------------------------------------------------------------- */
+/* ---- large tables ---------------------------------------------------------------------------- */
 
 static int arg_named(const hm_op_info *op, const char *name) {
     for (int i = 0; i < op->nargs; i++)
@@ -73,8 +74,9 @@ static int arg_named(const hm_op_info *op, const char *name) {
 static bool is_sparse(const hm_call *call, int i) {
     const char *name = call->op->args[i].rows_named_by;
     const hm_tensor *t = &call->tensor[i], *index = name ? &call->tensor[arg_named(call->op, name)] : NULL;
-    return index && call->buffer_of[i] >= 0 && index->dtype == HM_I64 && index->ndim >= 1 && t->ndim == 2 && t->stride[1] == 1 &&
-           t->stride[0] >= t->shape[1] && hm_view_elements(t) * (int64_t)hm_dtype_size(t->dtype) > SPARSE_MIN;
+    return index && call->buffer_of[i] >= 0 && index->dtype == HM_I64 && index->ndim >= 1 && t->ndim == 2 &&
+           t->stride[1] == 1 && t->stride[0] >= t->shape[1] &&
+           hm_view_elements(t) * (int64_t)hm_dtype_size(t->dtype) > SPARSE_MIN;
 }
 
 static int by_number(const void *a, const void *b) {
@@ -82,8 +84,8 @@ static int by_number(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The rows of table i that its index, which is in place, names; those out of range are the contract's business. Then the canaries near
- * them are laid. */
+/* The rows of table i that its index, which is in place, names; those out of range are the contract's business. Then
+ * the canaries near them are laid. */
 static bool name_rows(hm_call *call, int i) {
     const hm_tensor *index = &call->tensor[arg_named(call->op, call->op->args[i].rows_named_by)];
     int64_t n = hm_view_elements(index), count = 0, *row = malloc(((size_t)n + 1) * sizeof *row);
@@ -105,8 +107,8 @@ static bool name_rows(hm_call *call, int i) {
 static void copy_rows(const hm_call *call, int i, const hm_tensor *from, const hm_tensor *to) {
     int64_t size = (int64_t)hm_dtype_size(from->dtype), bytes = from->shape[1] * size;
     for (int64_t k = 0; k < call->live_count[i]; k++)
-        memcpy((char *)to->data + call->live[i][k] * to->stride[0] * size, (const char *)from->data + call->live[i][k] * from->stride[0] * size,
-               (size_t)bytes);
+        memcpy((char *)to->data + call->live[i][k] * to->stride[0] * size,
+               (const char *)from->data + call->live[i][k] * from->stride[0] * size, (size_t)bytes);
 }
 
 static size_t whole(const hm_tensor *t) { return (size_t)hm_view_elements(t) * hm_dtype_size(t->dtype); }
@@ -200,13 +202,26 @@ static void break_descriptors(hm_call *call) {
     for (int i = 0; i < op->nargs; i++) {
         hm_tensor *t = hm_arg_tensor(op, call->args, i);
         switch (call->spec.broken[i]) {
-        case HM_BROKEN_NOT: break;
-        case HM_BROKEN_NULL: t->data = NULL; break;
-        case HM_BROKEN_NDIM0: t->ndim = 0; break;
-        case HM_BROKEN_NDIM5: t->ndim = 5; break;
-        case HM_BROKEN_DTYPE99: t->dtype = (hm_dtype)99; break;
-        case HM_BROKEN_PLACE9: t->place = (hm_place)9; break;
-        case HM_BROKEN_CUDA: t->place = HM_CUDA; break;
+            case HM_BROKEN_NOT:
+                break;
+            case HM_BROKEN_NULL:
+                t->data = NULL;
+                break;
+            case HM_BROKEN_NDIM0:
+                t->ndim = 0;
+                break;
+            case HM_BROKEN_NDIM5:
+                t->ndim = 5;
+                break;
+            case HM_BROKEN_DTYPE99:
+                t->dtype = (hm_dtype)99;
+                break;
+            case HM_BROKEN_PLACE9:
+                t->place = (hm_place)9;
+                break;
+            case HM_BROKEN_CUDA:
+                t->place = HM_CUDA;
+                break;
         }
     }
     if (call->spec.broken_args == HM_ARGS_SIZE) memcpy(call->args, &(size_t){sizeof(size_t)}, sizeof(size_t));
@@ -215,9 +230,15 @@ static void break_descriptors(hm_call *call) {
 static void set_param(const hm_param_info *info, void *args, double value) {
     void *to = (char *)args + info->offset;
     switch (info->type) {
-    case HM_PARAM_F64: memcpy(to, &value, sizeof value); break;
-    case HM_PARAM_I64: memcpy(to, &(int64_t){(int64_t)value}, sizeof(int64_t)); break;
-    case HM_PARAM_MODE: memcpy(to, &(int){(int)value}, sizeof(int)); break;
+        case HM_PARAM_F64:
+            memcpy(to, &value, sizeof value);
+            break;
+        case HM_PARAM_I64:
+            memcpy(to, &(int64_t){(int64_t)value}, sizeof(int64_t));
+            break;
+        case HM_PARAM_MODE:
+            memcpy(to, &(int){(int)value}, sizeof(int));
+            break;
     }
 }
 
@@ -227,9 +248,10 @@ static bool generate(hm_call *call) {
         for (int i = 0; i < op->nargs; i++) {
             if (!hm_is_input(op, i) || call->buffer_of[i] < 0 || hm_generate_round(op, i) != round) continue;
             if (call->sparse[i]) {
-                if (!name_rows(call, i) || hm_generate_rows(&call->spec, i, call->args, call->live[i], call->live_count[i])) return false;
-            } else if (hm_generate(&call->spec, i, call->args))
-                return false;
+                if (!name_rows(call, i) ||
+                    hm_generate_rows(&call->spec, i, call->args, call->live[i], call->live_count[i]))
+                    return false;
+            } else if (hm_generate(&call->spec, i, call->args)) return false;
         }
     return true;
 }
@@ -254,18 +276,21 @@ hm_status hm_call_from_case(const hm_case_spec *spec, hm_call **to, char *why, s
         p.origin[i] = 0;
         int64_t low, high, reach = 0;
         bool held = hm_view_span(t, &low, &high);
-        if (on >= 0) held &= !__builtin_mul_overflow(spec->alias_offset[i], (int64_t)hm_dtype_size(spec->dtype[on]), &reach) &&
-                             reach < REACH_MAX && reach > -REACH_MAX;
+        if (on >= 0)
+            held &= !__builtin_mul_overflow(spec->alias_offset[i], (int64_t)hm_dtype_size(spec->dtype[on]), &reach) &&
+                    reach < REACH_MAX && reach > -REACH_MAX;
         p.origin[i] = held ? reach : 0;
         if (held) continue;
         if (spec->expect == HM_OK) {
-            snprintf(why, size, "%s: %s is too large for this program, which holds up to 2^32 bytes of elements within 2^44",
+            snprintf(why, size,
+                     "%s: %s is too large for this program, which holds up to 2^32 bytes of elements within 2^44",
                      op->name, op->args[i].name);
             hm_call_free(call);
             *to = NULL;
             return HM_NO_MEMORY;
         }
-        /* The call must be refused before any element is touched: the descriptor keeps its shape, on memory that is not there. */
+        /* The call must be refused before any element is touched: the descriptor keeps its shape, on memory that is not
+         * there. */
         p.group[i] = -1;
     }
     for (int i = 0; i < op->nparams; i++) set_param(&op->params[i], call->args, spec->param[i]);
@@ -309,7 +334,8 @@ static void group_by_overlap(const hm_call *call, const hm_op_info *op, placemen
     }
 }
 
-hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *name, hm_call **to, char *why, size_t size) {
+hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *name, hm_call **to, char *why,
+                            size_t size) {
     hm_call *call = new_call(op, name);
     if (!call) return no_memory(call, to, why, size);
     memcpy(call->args, args, op->args_size);
@@ -317,10 +343,12 @@ hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *
         int64_t low, high;
         call->tensor[i] = *hm_arg_tensor(op, call->args, i);
         const hm_tensor *t = &call->tensor[i];
-        bool sound = t->dtype == HM_DTYPE_NONE || (hm_dtype_size(t->dtype) && t->ndim >= 1 && t->ndim <= 4 && hm_view_span(t, &low, &high));
+        bool sound = t->dtype == HM_DTYPE_NONE ||
+                     (hm_dtype_size(t->dtype) && t->ndim >= 1 && t->ndim <= 4 && hm_view_span(t, &low, &high));
         if (sound && hm_is_input(op, i) && t->dtype != HM_DTYPE_NONE && !t->data) sound = hm_view_elements(t) == 0;
         if (sound) continue;
-        snprintf(why, size, "%s: %s is no tensor that can be copied (dtype, rank, data or size)", op->name, op->args[i].name);
+        snprintf(why, size, "%s: %s is no tensor that can be copied (dtype, rank, data or size)", op->name,
+                 op->args[i].name);
         hm_call_free(call);
         *to = NULL;
         return HM_BAD_ARG;
@@ -329,7 +357,8 @@ hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *
     group_by_overlap(call, op, &p);
     if (!prepare(call, &p)) return no_memory(call, to, why, size);
     for (int i = 0; i < op->nargs; i++)
-        if (hm_is_input(op, i) && call->buffer_of[i] >= 0 && !call->sparse[i]) copy_elements(hm_arg_tensor(op, args, i), &call->tensor[i]);
+        if (hm_is_input(op, i) && call->buffer_of[i] >= 0 && !call->sparse[i])
+            copy_elements(hm_arg_tensor(op, args, i), &call->tensor[i]);
     for (int i = 0; i < op->nargs; i++) {
         if (!call->sparse[i]) continue;
         if (!name_rows(call, i)) return no_memory(call, to, why, size);

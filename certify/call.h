@@ -1,5 +1,5 @@
-/* call.h: a call ready to run: an argument struct whose tensors lie in guarded memory, outputs poisoned, and a pristine copy
- * of every input for golden. Made from a case or from a trace. */
+/* call.h: a call ready to run: an argument struct whose tensors lie in guarded memory, outputs poisoned, and a pristine
+ * copy of every input for golden. Made from a case or from a trace. */
 #ifndef HM_CALL_H
 #define HM_CALL_H
 
@@ -8,9 +8,10 @@
 #define HM_GUARD ((size_t)65536) /* bytes of guard zone on either side of every buffer */
 #define HM_POISON 0x7B           /* outputs are pre-filled with this byte: 1.3e36 in bf16 and f32, 61280 in f16 */
 
-/* One allocation. Arguments that alias share one. Layout: guard zone, slack, extent, guard zone. The guard zones are whole pages,
- * so that a worker may leave them unmapped; the extent starts at a multiple of 64 bytes and ends less than 64 bytes before the
- * second guard zone, so that an overrun hits it at once. Everything that is no element holds a canary pattern. */
+/* One allocation. Arguments that alias share one. Layout: guard zone, slack, extent, guard zone. The guard zones are
+ * whole pages, so that a worker may leave them unmapped; the extent starts at a multiple of 64 bytes and ends less than
+ * 64 bytes before the second guard zone, so that an overrun hits it at once. Everything that is no element holds a
+ * canary pattern. */
 typedef struct {
     int fd;                     /* memfd behind it, shared with a plug-in's worker */
     unsigned char *base;        /* start of the first guard zone */
@@ -20,9 +21,9 @@ typedef struct {
 
 typedef struct {
     const hm_op_info *op;
-    char name[HM_CASE_MAX];     /* canonical case line, or "FILE call ID" */
-    void *args;                 /* op->args_size bytes, never NULL; hand hm_call_args(call) to an implementation */
-    void *golden_args;          /* same, but inputs are pristine contiguous copies, and no descriptor is broken */
+    char name[HM_CASE_MAX];        /* canonical case line, or "FILE call ID" */
+    void *args;                    /* op->args_size bytes, never NULL; hand hm_call_args(call) to an implementation */
+    void *golden_args;             /* same, but inputs are pristine contiguous copies, and no descriptor is broken */
     hm_tensor tensor[HM_MAX_ARGS]; /* the arguments as they lie in the buffers, before any descriptor is broken */
     hm_buffer buffer[HM_MAX_ARGS];
     int nbuffers;
@@ -47,18 +48,20 @@ static inline const void *hm_call_args(const hm_call *call) {
  * HM_NO_MEMORY, or HM_BAD_ARG with a sentence in why. */
 hm_status hm_call_from_case(const hm_case_spec *spec, hm_call **call, char *why, size_t size);
 
-/* Builds a call around given arguments (a trace): copies inputs from args (which may have any strides) into guarded memory with
- * the same strides and aliasing: tensors of args whose bytes overlap share a buffer. Outputs (data may be NULL) are allocated and
- * poisoned where no input lies. */
-hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *name, hm_call **call, char *why, size_t size);
+/* Builds a call around given arguments (a trace): copies inputs from args (which may have any strides) into guarded
+ * memory with the same strides and aliasing: tensors of args whose bytes overlap share a buffer. Outputs (data may be
+ * NULL) are allocated and poisoned where no input lies. */
+hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *name, hm_call **call, char *why,
+                            size_t size);
 
 void hm_call_free(hm_call *call);
 
 /* Puts inputs, poison and canaries back as they were, so that the call can be run again. */
 void hm_call_reset(hm_call *call);
 
-/* Effects with zero tolerance. Returns "ok", or a sentence in text: an input changed, bytes written outside an output's elements
- * (guard zone or stride gap), or, if untouched, any byte changed at all (for calls that must fail). true if fine. */
+/* Effects with zero tolerance. Returns "ok", or a sentence in text: an input changed, bytes written outside an output's
+ * elements (guard zone or stride gap), or, if untouched, any byte changed at all (for calls that must fail). true if
+ * fine. */
 bool hm_call_effects(const hm_call *call, bool untouched, char *text, size_t size);
 
 #endif

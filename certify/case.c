@@ -19,8 +19,8 @@ typedef struct {
     hm_case_spec *spec;
     char *key[MAX_TOKENS], *value[MAX_TOKENS];
     int tokens;
-    hm_symbols symbols;              /* names of the symbolic dimensions met so far, and what they are bound to */
-    bool shaped[HM_MAX_ARGS];        /* the argument stated its shape */
+    hm_symbols symbols;       /* names of the symbolic dimensions met so far, and what they are bound to */
+    bool shaped[HM_MAX_ARGS]; /* the argument stated its shape */
     char *why;
     size_t size;
 } parser;
@@ -97,7 +97,7 @@ static int parse_ints(char *text, int64_t *to) {
     return n;
 }
 
-/* ---- tensor arguments ---------------------------------------------------------------------------------------------- */
+/* ---- tensor arguments -------------------------------------------------------------------------- */
 
 static hm_status parse_arg(parser *p, int arg) {
     hm_case_spec *spec = p->spec;
@@ -113,13 +113,15 @@ static hm_status parse_arg(parser *p, int arg) {
     if (!bracket) return HM_OK;
     size_t length = strlen(bracket);
     if (!length || bracket[length - 1] != ']')
-        return refuse(p, "%s=%s[%s: the shape has to end in \"]\" and nothing may follow it", info->name, value, bracket);
+        return refuse(p, "%s=%s[%s: the shape has to end in \"]\" and nothing may follow it", info->name, value,
+                      bracket);
     bracket[length - 1] = 0;
     char copy[64];
     snprintf(copy, sizeof copy, "%s", bracket);
     spec->ndim[arg] = parse_ints(bracket, spec->shape[arg]);
     if (spec->ndim[arg] < 1)
-        return refuse(p, "%s=%s[%s]: the shape has to be 1 to 4 integers of 64 bits, separated by commas", info->name, value, copy);
+        return refuse(p, "%s=%s[%s]: the shape has to be 1 to 4 integers of 64 bits, separated by commas", info->name,
+                      value, copy);
     p->shaped[arg] = true;
     hm_symbols_bind(&p->symbols, info->shape, spec->ndim[arg], spec->shape[arg]);
     return HM_OK;
@@ -134,10 +136,11 @@ static hm_status complete_arg(parser *p, int arg) {
         char like[64];
         snprintf(like, sizeof like, "%.*s", (int)strcspn(info->dtypes + 1, " "), info->dtypes + 1);
         int from = info->dtypes[0] == '=' ? arg_named(spec->op, like) : -1;
-        if (from >= 0 && spec->dtype[from] == HM_DTYPE_NONE && info->optional) return HM_OK; /* an output that follows its input */
+        if (from >= 0 && spec->dtype[from] == HM_DTYPE_NONE && info->optional)
+            return HM_OK; /* an output that follows its input */
         if (from < 0 || spec->dtype[from] == HM_DTYPE_NONE)
-            return refuse(p, "%s is missing; state it as %s=DTYPE[%s], with a dtype of: %s", info->name, info->name, info->shape,
-                          info->dtypes);
+            return refuse(p, "%s is missing; state it as %s=DTYPE[%s], with a dtype of: %s", info->name, info->name,
+                          info->shape, info->dtypes);
         spec->dtype[arg] = spec->dtype[from];
     }
     if (spec->dtype[arg] == HM_DTYPE_NONE || p->shaped[arg]) return HM_OK;
@@ -145,12 +148,12 @@ static hm_status complete_arg(parser *p, int arg) {
     size_t length;
     spec->ndim[arg] = hm_symbols_shape(&p->symbols, info->shape, spec->shape[arg], &unknown, &length);
     if (!spec->ndim[arg])
-        return refuse(p, "%s has no shape and %.*s is not known; state it as %s=DTYPE[%s]", info->name, (int)length, unknown,
-                      info->name, info->shape);
+        return refuse(p, "%s has no shape and %.*s is not known; state it as %s=DTYPE[%s]", info->name, (int)length,
+                      unknown, info->name, info->shape);
     return HM_OK;
 }
 
-/* ---- alias, stride, broken: lists "ARG:...;ARG:..." ----------------------------------------------------------------- */
+/* ---- alias, stride, broken: lists "ARG:...;ARG:..." -------------------------------------------- */
 
 static hm_status list_arg(const parser *p, const char *key, char *item, int *arg, char **rest) {
     char list[256];
@@ -179,15 +182,17 @@ static hm_status parse_alias(const parser *p, char *item) {
         char direction = *sign;
         *sign++ = 0;
         if (!parse_int(sign, &offset) || *sign == '-' || offset == 0)
-            return refuse(p, "alias=%s:%s%c%s: the offset has to be a positive integer of 64 bits", item, rest, direction, sign);
+            return refuse(p, "alias=%s:%s%c%s: the offset has to be a positive integer of 64 bits", item, rest,
+                          direction, sign);
         spec->alias_offset[out] = direction == '-' ? -offset : offset;
     }
     int in = arg_named(spec->op, rest);
     if (in < 0 || in == out || spec->dtype[in] == HM_DTYPE_NONE || spec->alias[in] >= 0)
-        return refuse(p, "alias=%s:%s: \"%s\" has to be another argument that is present and lies on no other itself", item, rest,
-                      rest);
+        return refuse(p, "alias=%s:%s: \"%s\" has to be another argument that is present and lies on no other itself",
+                      item, rest, rest);
     for (int i = 0; i < spec->op->nargs; i++)
-        if (spec->alias[i] == out) return refuse(p, "alias=%s:%s: %s lies on %s already", item, rest, spec->op->args[i].name, item);
+        if (spec->alias[i] == out)
+            return refuse(p, "alias=%s:%s: %s lies on %s already", item, rest, spec->op->args[i].name, item);
     spec->alias[out] = in;
     return HM_OK;
 }
@@ -203,8 +208,8 @@ static hm_status parse_stride(const parser *p, char *item, bool *strided) {
     snprintf(copy, sizeof copy, "%s", rest);
     int n = parse_ints(rest, spec->stride[arg]);
     return n == spec->ndim[arg] ? HM_OK
-                                : refuse(p, "stride=%s:%s: it has to be %d integers of 64 bits, separated by commas", item, copy,
-                                         spec->ndim[arg]);
+                                : refuse(p, "stride=%s:%s: it has to be %d integers of 64 bits, separated by commas",
+                                         item, copy, spec->ndim[arg]);
 }
 
 static hm_status parse_broken(const parser *p, char *item) {
@@ -222,8 +227,8 @@ static hm_status parse_broken(const parser *p, char *item) {
     for (int i = 1; hm_broken_names[i]; i++)
         if (!strcmp(rest, hm_broken_names[i])) spec->broken[arg] = i;
     return spec->broken[arg] ? HM_OK
-                             : refuse(p, "broken=%s:%s: \"%s\" is not known; legal are %s, and args:null, args:size", item, rest, rest,
-                                      listed(list, sizeof list, name_of_mode, hm_broken_names + 1));
+                             : refuse(p, "broken=%s:%s: \"%s\" is not known; legal are %s, and args:null, args:size",
+                                      item, rest, rest, listed(list, sizeof list, name_of_mode, hm_broken_names + 1));
 }
 
 static hm_status parse_lists(parser *p) {
@@ -241,7 +246,7 @@ static hm_status parse_lists(parser *p) {
     return HM_OK;
 }
 
-/* ---- scalars, modes and the rest ------------------------------------------------------------------------------------ */
+/* ---- scalars, modes and the rest --------------------------------------------------------------- */
 
 static hm_status parse_param(const parser *p, int param) {
     const hm_param_info *info = &p->spec->op->params[param];
@@ -252,19 +257,19 @@ static hm_status parse_param(const parser *p, int param) {
     *to = info->fallback;
     if (!value) return HM_OK;
     switch (info->type) {
-    case HM_PARAM_F64:
-        *to = strtod(value, &end);
-        if (!*value || *end || strspn(value, " \t\n") || strchr(value, '(') || !strncmp(value, "-nan", 4))
-            return refuse(p, "%s=%s: it has to be a number (decimal, hexadecimal, inf or nan)", info->name, value);
-        if (isnan(*to)) *to = NAN;
-        return HM_OK;
-    case HM_PARAM_I64:
-        if (!parse_int(value, &integer) || integer > INT64_C(1) << 53 || integer < -(INT64_C(1) << 53))
-            return refuse(p, "%s=%s: it has to be an integer of magnitude up to 2^53", info->name, value);
-        *to = (double)integer;
-        return HM_OK;
-    case HM_PARAM_MODE:
-        break;
+        case HM_PARAM_F64:
+            *to = strtod(value, &end);
+            if (!*value || *end || strspn(value, " \t\n") || strchr(value, '(') || !strncmp(value, "-nan", 4))
+                return refuse(p, "%s=%s: it has to be a number (decimal, hexadecimal, inf or nan)", info->name, value);
+            if (isnan(*to)) *to = NAN;
+            return HM_OK;
+        case HM_PARAM_I64:
+            if (!parse_int(value, &integer) || integer > INT64_C(1) << 53 || integer < -(INT64_C(1) << 53))
+                return refuse(p, "%s=%s: it has to be an integer of magnitude up to 2^53", info->name, value);
+            *to = (double)integer;
+            return HM_OK;
+        case HM_PARAM_MODE:
+            break;
     }
     int n = 0;
     for (; info->values[n]; n++)
@@ -282,7 +287,8 @@ static hm_status parse_rest(const parser *p) {
     char list[512];
     if (!gen) gen = "normal";
     if (!hm_generator_named(gen))
-        return refuse(p, "gen=%s: \"%s\" is no generator; legal are %s", gen, gen, listed(list, sizeof list, name_of_generator, NULL));
+        return refuse(p, "gen=%s: \"%s\" is no generator; legal are %s", gen, gen,
+                      listed(list, sizeof list, name_of_generator, NULL));
     snprintf(spec->generator, sizeof spec->generator, "%s", gen);
     spec->seed = 1;
     if (seed) {
@@ -301,12 +307,14 @@ static hm_status parse_rest(const parser *p) {
     return HM_OK;
 }
 
-/* ---- the whole line ------------------------------------------------------------------------------------------------- */
+/* ---- the whole line ---------------------------------------------------------------------------- */
 
 static hm_status split(parser *p, char *line) {
     char *save, list[512];
     char *op = strtok_r(line, " \t", &save);
-    if (!op) return refuse(p, "a case starts with the name of an op; legal are %s", listed(list, sizeof list, name_of_op, NULL));
+    if (!op)
+        return refuse(p, "a case starts with the name of an op; legal are %s",
+                      listed(list, sizeof list, name_of_op, NULL));
     p->spec->op = hm_op_named(op);
     if (!p->spec->op)
         return refuse(p, "\"%s\" is no op; legal are %s", op, listed(list, sizeof list, name_of_op, NULL));
@@ -341,7 +349,9 @@ static hm_status parse(parser *p, char *line) {
         if ((s = parse_param(p, i))) return s;
     if ((s = parse_lists(p))) return s;
     if ((s = parse_rest(p))) return s;
-    return hm_case_print(spec) ? HM_OK : refuse(p, "the case, with its defaults spelled out, is longer than %d bytes", HM_CASE_MAX - 1);
+    return hm_case_print(spec)
+               ? HM_OK
+               : refuse(p, "the case, with its defaults spelled out, is longer than %d bytes", HM_CASE_MAX - 1);
 }
 
 hm_status hm_case_parse(const char *line, hm_case_spec *spec, char *why, size_t size) {

@@ -19,10 +19,8 @@ static void contiguous(int ndim, const int64_t *shape, int64_t *stride) {
 
 void hm_case_stride(const hm_case_spec *spec, int arg, int64_t *stride) {
     int on = spec->alias[arg];
-    if (on >= 0 && spec->ndim[on] == spec->ndim[arg])
-        memcpy(stride, spec->stride[on], sizeof spec->stride[on]);
-    else
-        contiguous(spec->ndim[arg], spec->shape[arg], stride);
+    if (on >= 0 && spec->ndim[on] == spec->ndim[arg]) memcpy(stride, spec->stride[on], sizeof spec->stride[on]);
+    else contiguous(spec->ndim[arg], spec->shape[arg], stride);
 }
 
 typedef struct {
@@ -75,11 +73,10 @@ bool hm_case_print(hm_case_spec *spec) {
             put_number(&to, spec->param[i]);
             continue;
         }
-        for (; info->type == HM_PARAM_MODE && info->values[n]; n++) {}
-        if (spec->param[i] >= 0 && spec->param[i] < n)
-            put(&to, "%s", info->values[(int)spec->param[i]]);
-        else
-            put(&to, "%" PRId64, (int64_t)spec->param[i]);
+        for (; info->type == HM_PARAM_MODE && info->values[n]; n++) {
+        }
+        if (spec->param[i] >= 0 && spec->param[i] < n) put(&to, "%s", info->values[(int)spec->param[i]]);
+        else put(&to, "%" PRId64, (int64_t)spec->param[i]);
     }
     const char *lead = " alias=";
     for (int i = 0; i < op->nargs; i++) {

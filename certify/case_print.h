@@ -4,7 +4,8 @@
 
 #include "case.h"
 
-extern const char *const hm_broken_names[]; /* in the order of hm_case_spec.broken; the first is empty; NULL-terminated */
+extern const char
+    *const hm_broken_names[]; /* in the order of hm_case_spec.broken; the first is empty; NULL-terminated */
 
 /* The strides that an argument has when the line is silent: those of what it lies on, or contiguous. */
 void hm_case_stride(const hm_case_spec *spec, int arg, int64_t *stride);

@@ -17,8 +17,10 @@ struct hm_certify {
 /* The caller's threads are not ours: one linked with -ffast-math would spoil both the inputs and the verdict. */
 static hm_status check_environment(const char *function) {
     return hm_golden_environment(0) ? HM_OK
-                                    : hm_fail(HM_UNSUPPORTED, "%s: this program's threads flush subnormals or do not round to nearest "
-                                              "(is it linked with -ffast-math?); nothing can be judged there", function);
+                                    : hm_fail(HM_UNSUPPORTED,
+                                              "%s: this program's threads flush subnormals or do not round to nearest "
+                                              "(is it linked with -ffast-math?); nothing can be judged there",
+                                              function);
 }
 
 hm_certify *hm_certify_open(const char *line) {
@@ -27,9 +29,10 @@ hm_certify *hm_certify_open(const char *line) {
     hm_case_spec *spec = malloc(sizeof *spec);
     hm_status s = c && spec ? HM_OK : HM_NO_MEMORY;
     if (s) hm_fail(s, "hm_certify_open: no memory");
-    else if ((s = check_environment("hm_certify_open"))) {}
-    else if (!line) s = hm_fail(HM_BAD_ARG, "hm_certify_open: line is NULL; it has to be a case");
-    else if ((s = hm_case_parse(line, spec, why, sizeof why)) || (s = hm_call_from_case(spec, &c->call, why, sizeof why)))
+    else if ((s = check_environment("hm_certify_open"))) {
+    } else if (!line) s = hm_fail(HM_BAD_ARG, "hm_certify_open: line is NULL; it has to be a case");
+    else if ((s = hm_case_parse(line, spec, why, sizeof why)) ||
+             (s = hm_call_from_case(spec, &c->call, why, sizeof why)))
         hm_fail(s, "hm_certify_open: %s", why);
     free(spec);
     if (!s) return c;
@@ -68,9 +71,11 @@ double hm_certify_param(const hm_certify *c, const char *name) {
 }
 
 /* Copies between a tensor and contiguous memory; to_tensor says which way. */
-static hm_status copy(const hm_certify *c, const char *function, const char *name, void *memory, size_t bytes, bool to_tensor) {
+static hm_status copy(const hm_certify *c, const char *function, const char *name, void *memory, size_t bytes,
+                      bool to_tensor) {
     const hm_tensor *t = hm_certify_tensor(c, name);
-    if (!t) return hm_fail(HM_BAD_ARG, "%s: %s has no argument \"%s\"", function, c->call->op->name, name ? name : "NULL");
+    if (!t)
+        return hm_fail(HM_BAD_ARG, "%s: %s has no argument \"%s\"", function, c->call->op->name, name ? name : "NULL");
     if (to_tensor && c->call->op->args[argument(c, name)].direction == HM_IN)
         return hm_fail(HM_BAD_ARG, "%s: %s is an input", function, name);
     size_t size = hm_dtype_size(t->dtype), all = (size_t)hm_tensor_elements(t) * size;
@@ -98,7 +103,8 @@ hm_status hm_certify_write(hm_certify *c, const char *name, const void *from, si
 hm_status hm_certify_written(hm_certify *c, const char *name, hm_dtype dtype) {
     int i = argument(c, name);
     if (i < 0 || c->call->op->args[i].direction == HM_IN)
-        return hm_fail(HM_BAD_ARG, "hm_certify_written: %s has no output \"%s\"", c->call->op->name, name ? name : "NULL");
+        return hm_fail(HM_BAD_ARG, "hm_certify_written: %s has no output \"%s\"", c->call->op->name,
+                       name ? name : "NULL");
     if (!hm_dtype_size(dtype)) return hm_fail(HM_BAD_DTYPE, "hm_certify_written: dtype %d is no hm_dtype", (int)dtype);
     c->run.written[i] = dtype;
     return HM_OK;
@@ -109,9 +115,10 @@ hm_status hm_certify_judge(hm_certify *c, hm_status returned, const char *class_
     size_t size = verdict ? verdict->size : 0;
     if (size < sizeof size + sizeof(char *)) return hm_fail(HM_BAD_ARG, "hm_certify_judge: verdict->size is %zu", size);
     if (class_name && options.required == HM_CLASS_NONE)
-        return hm_fail(HM_BAD_PARAM, "hm_certify_judge: there is no class \"%s\"; %s has %s", class_name, c->call->op->name,
-                       c->call->op->classes);
-    if ((unsigned)returned >= HM_STATUS_COUNT) return hm_fail(HM_BAD_PARAM, "hm_certify_judge: %d is no hm_status", (int)returned);
+        return hm_fail(HM_BAD_PARAM, "hm_certify_judge: there is no class \"%s\"; %s has %s", class_name,
+                       c->call->op->name, c->call->op->classes);
+    if ((unsigned)returned >= HM_STATUS_COUNT)
+        return hm_fail(HM_BAD_PARAM, "hm_certify_judge: %d is no hm_status", (int)returned);
     hm_status unfit = check_environment("hm_certify_judge");
     if (unfit) return unfit;
     c->run.state = HM_RAN;
@@ -119,11 +126,24 @@ hm_status hm_certify_judge(hm_certify *c, hm_status returned, const char *class_
     hm_judge_outputs(c->call, &c->run, &options, &c->verdict);
     const hm_verdict *v = &c->verdict;
     hm_certify_verdict full = {
-        .size = size, .outcome = hm_outcome_name(v->outcome), .why = v->why, .effects = v->effects,
-        .required = hm_class_name(v->required), .consistent = hm_class_name(v->consistent), .elements = v->elements,
-        .outside = v->outside, .out_of_class = v->out_of_class, .range_free = v->range_free, .decided = v->decided,
-        .max_ulp = v->max_ulp, .worst = v->has_worst ? c->call->op->args[v->worst_arg].name : "", .worst_ndim = v->worst_ndim,
-        .worst_got = v->worst_got, .worst_lo = v->worst_lo, .worst_hi = v->worst_hi, .worst_ideal = v->worst_ideal,
+        .size = size,
+        .outcome = hm_outcome_name(v->outcome),
+        .why = v->why,
+        .effects = v->effects,
+        .required = hm_class_name(v->required),
+        .consistent = hm_class_name(v->consistent),
+        .elements = v->elements,
+        .outside = v->outside,
+        .out_of_class = v->out_of_class,
+        .range_free = v->range_free,
+        .decided = v->decided,
+        .max_ulp = v->max_ulp,
+        .worst = v->has_worst ? c->call->op->args[v->worst_arg].name : "",
+        .worst_ndim = v->worst_ndim,
+        .worst_got = v->worst_got,
+        .worst_lo = v->worst_lo,
+        .worst_hi = v->worst_hi,
+        .worst_ideal = v->worst_ideal,
     };
     memcpy(full.worst_index, v->worst_index, sizeof full.worst_index);
     memcpy(verdict, &full, size < sizeof full ? size : sizeof full);
@@ -145,7 +165,8 @@ static int visit_line(const hm_case_spec *spec, void *context) {
     return v->visit(spec->line, v->context);
 }
 
-int hm_certify_suite(const char *suite, const char *op, uint64_t seed, int (*visit)(const char *line, void *context), void *context) {
+int hm_certify_suite(const char *suite, const char *op, uint64_t seed, int (*visit)(const char *line, void *context),
+                     void *context) {
     static const char *const names[] = {[HM_SMOKE] = "smoke", [HM_QUICK] = "quick", [HM_FULL] = "full"};
     char why[512] = "";
     if (op && !hm_op_named(op)) return hm_fail(HM_BAD_PARAM, "hm_certify_suite: there is no op \"%s\"", op), -1;
@@ -155,5 +176,7 @@ int hm_certify_suite(const char *suite, const char *op, uint64_t seed, int (*vis
         if (result == -1 && why[0]) hm_fail(HM_INTERNAL, "hm_certify_suite: %s", why);
         return result;
     }
-    return hm_fail(HM_BAD_PARAM, "hm_certify_suite: there is no suite \"%s\"; it has to be smoke, quick or full", suite ? suite : "NULL"), -1;
+    return hm_fail(HM_BAD_PARAM, "hm_certify_suite: there is no suite \"%s\"; it has to be smoke, quick or full",
+                   suite ? suite : "NULL"),
+           -1;
 }

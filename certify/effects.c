@@ -41,13 +41,13 @@ static void expected(const hm_survey *s, hm_window w, hm_moment when, unsigned c
                 int64_t start = l->runs[r].start, from = start > w.from ? start : w.from;
                 int64_t end = start + l->bytes < w.to ? start + l->bytes : w.to;
                 unsigned char *at = to + (from - w.from);
-                if (pass == 1)
-                    memcpy(at, s->buffer->base + from, (size_t)(end - from));
+                if (pass == 1) memcpy(at, s->buffer->base + from, (size_t)(end - from));
                 else if (input)
-                    memcpy(at, (unsigned char *)t->data + l->runs[r].index * (int64_t)hm_dtype_size(t->dtype) + (from - start),
-                           (size_t)(end - from));
-                else
-                    memset(at, HM_POISON, (size_t)(end - from));
+                    memcpy(
+                        at,
+                        (unsigned char *)t->data + l->runs[r].index * (int64_t)hm_dtype_size(t->dtype) + (from - start),
+                        (size_t)(end - from));
+                else memset(at, HM_POISON, (size_t)(end - from));
             }
         }
     }
@@ -85,17 +85,20 @@ static void put_index(const hm_tensor *t, int64_t index, char *text, size_t size
 /* Says whose byte at `position` is and where it lies. */
 static void describe(const hm_survey *s, int64_t position, int64_t bytes, bool untouched, char *text, size_t size) {
     const hm_op_info *op = s->call->op;
+    const char *plural = bytes == 1 ? "" : "s";
     const hm_layout *before = NULL, *after = NULL; /* whose element lies nearest on either side */
     int64_t end = INT64_MIN, start = INT64_MAX, index = 0;
     for (int i = s->layouts - 1; i >= 0; i--) {
         const hm_layout *l = &s->layout[i];
         int64_t r = hm_first_run(l, position);
-        if (r < l->count && l->runs[r].start <= position) { /* inside: an element of an input, or (untouched) of an output */
+        if (r < l->count &&
+            l->runs[r].start <= position) { /* inside: an element of an input, or (untouched) of an output */
             const hm_tensor *t = &s->call->tensor[l->arg];
             char where[96];
-            put_index(t, l->runs[r].index + (position - l->runs[r].start) / (int64_t)hm_dtype_size(t->dtype), where, sizeof where);
-            snprintf(text, size, "%s: %" PRId64 " bytes changed %s, the first in element %s", op->args[l->arg].name, bytes,
-                     untouched ? "although the call failed" : "of what is input", where);
+            put_index(t, l->runs[r].index + (position - l->runs[r].start) / (int64_t)hm_dtype_size(t->dtype), where,
+                      sizeof where);
+            snprintf(text, size, "%s: %" PRId64 " byte%s changed %s, the first in element %s", op->args[l->arg].name,
+                     bytes, plural, untouched ? "although the call failed" : "of what is input", where);
             return;
         }
         if (r < l->count && l->runs[r].start < start) after = l, start = l->runs[r].start;
@@ -109,16 +112,20 @@ static void describe(const hm_survey *s, int64_t position, int64_t bytes, bool u
     const char *name = owner ? op->args[owner->arg].name : "an empty tensor";
     if (before && after) {
         const hm_tensor *t = &s->call->tensor[before->arg];
-        snprintf(text, size, "%s: %" PRId64 " bytes changed in the stride gap after row %" PRId64 ", the first %" PRId64 " bytes into it",
-                 name, bytes, index / t->shape[t->ndim - 1], position - end);
+        snprintf(text, size,
+                 "%s: %" PRId64 " byte%s changed in the stride gap after row %" PRId64 ", the first %" PRId64
+                 " bytes into it",
+                 name, bytes, plural, index / t->shape[t->ndim - 1], position - end);
     } else if (before)
-        snprintf(text, size, "%s: %" PRId64 " bytes changed in the guard zone after it, the first %" PRId64 " bytes past its end", name,
-                 bytes, position - end);
+        snprintf(text, size,
+                 "%s: %" PRId64 " byte%s changed in the guard zone after it, the first %" PRId64 " bytes past its end",
+                 name, bytes, plural, position - end);
     else if (after)
-        snprintf(text, size, "%s: %" PRId64 " bytes changed in the guard zone before it, the first %" PRId64 " bytes ahead of its start",
-                 name, bytes, start - position);
-    else
-        snprintf(text, size, "%s: %" PRId64 " bytes changed around it", name, bytes);
+        snprintf(text, size,
+                 "%s: %" PRId64 " byte%s changed in the guard zone before it, the first %" PRId64
+                 " bytes ahead of its start",
+                 name, bytes, plural, start - position);
+    else snprintf(text, size, "%s: %" PRId64 " byte%s changed around it", name, bytes, plural);
 }
 
 /* Bytes of the window that are not as they have to be; *first gets the position of the lowest. */

@@ -25,7 +25,7 @@ bool hm_ladder_make(const hm_op_info *op, hm_class required, hm_ladder *ladder) 
     return ladder->required >= 0;
 }
 
-/* ---- tallies ----------------------------------------------------------------------------------------------------------- */
+/* ---- tallies --------------------------------------------------------------------------------- */
 
 /* The element with the largest measure; the first in order of (arg, row, index) among equals. */
 typedef struct {
@@ -62,11 +62,13 @@ static void tally_add(tally *to, const tally *t) {
     extreme_take(&to->out, &t->out);
 }
 
-/* ---- distance to the exact value --------------------------------------------------------------------------------------
- * hm_golden_distance is exact and slow; exact[] is within r = 2^-40 relative. With e = exact[i] and slack 2^-39 |e|, the true
- * distance D obeys  (|got-e| - slack) / ulp(|e| (1+2^-39)) <= D <= (|got-e| + slack) / ulp(|e| (1-2^-39)):
- * |exact - e| <= 2^-40 |exact| < 2^-39 |e|, the same for the two arguments of ulp, which is monotone. The roundings here are
- * 2^-52 of |got-e|, covered by 2^-50. Only where both ends round up to different 4-digit values is the exact one needed. */
+/* ---- distance to the exact value ------------------------------------------------------------- */
+
+/* hm_golden_distance is exact and slow; exact[] is within r = 2^-40 relative. With e = exact[i] and slack 2^-39 |e|,
+ * the true distance D obeys  (|got-e| - slack) / ulp(|e| (1+2^-39)) <= D <= (|got-e| + slack) / ulp(|e| (1-2^-39)):
+ * |exact - e| <= 2^-40 |exact| < 2^-39 |e|, the same for the two arguments of ulp, which is monotone. The roundings
+ * here are 2^-52 of |got-e|, covered by 2^-50. Only where both ends round up to different 4-digit values is the exact
+ * one needed. */
 #define EXACT_SLACK (2 * HM_EXACT_ERROR)
 
 static double distance(const hm_golden *golden, hm_dtype dtype, int arg, int64_t row, int64_t i, double got, double e) {
@@ -78,13 +80,13 @@ static double distance(const hm_golden *golden, hm_dtype dtype, int arg, int64_t
 }
 
 /* Raises far to the row's largest distance, over elements that are finite and whose exact value is. */
-static void measure_row(const hm_golden *golden, hm_dtype dtype, int arg, int64_t row, const double *got, const double *exact,
-                        int64_t n, extreme *far) {
+static void measure_row(const hm_golden *golden, hm_dtype dtype, int arg, int64_t row, const double *got,
+                        const double *exact, int64_t n, extreme *far) {
     double least_normal = hm_dtype_min_normal(dtype);
     double most = far->arg < 0 ? -1 : far->measure * ldexp(1, 1 - hm_dtype_precision(dtype));
     int64_t candidates = 0;
 #pragma omp simd reduction(+ : candidates)
-    for (int64_t i = 0; i < n; i++) { /* no branch: is D <= far->measure certain? ulp(v) = 2^(exponent of v) * 2^(1-p) */
+    for (int64_t i = 0; i < n; i++) { /* D <= far->measure for sure? ulp(v) = 2^(exponent of v) * 2^(1-p) */
         double magnitude = fabs(exact[i]), power = magnitude * (1 - EXACT_SLACK);
         power = power > least_normal ? power : least_normal;
         uint64_t bits;
@@ -105,7 +107,7 @@ static void measure_row(const hm_golden *golden, hm_dtype dtype, int arg, int64_
     }
 }
 
-/* ---- one row, all rows ------------------------------------------------------------------------------------------------- */
+/* ---- one row, all rows ----------------------------------------------------------------------- */
 
 typedef struct {
     const hm_golden *golden;
@@ -146,7 +148,7 @@ static hm_status judge_row(const output *o, int64_t row, hm_row *r, tally *t) {
     for (int64_t i = 0; i < n; i++)
         if (!hm_admits(&r->gold, i, r->got[i], bits ? raw[i] : 0))
             extreme_take(&t->out, &(extreme){hm_row_excess(o->out->dtype, &r->gold, i, r->got[i]), o->arg, row, i});
-    /* The row may be inside a looser class: find the first, and how many elements not even the loosest hm_row_admits. */
+    /* The row may be inside a looser class: find the first, and how many elements not even the loosest admits. */
     int64_t failing = c.failing;
     int step = ladder->required;
     while (failing && ++step < ladder->n) {
@@ -169,7 +171,7 @@ static void judge_output(const output *o, int threads, tally *total) {
         tally mine = no_tally;
         hm_row arrays;
         if (!hm_row_make(&arrays, n)) mine.status = HM_NO_MEMORY;
-        /* Static: the rows of a thread ascend, so that its first element of the largest distance is kept. */
+            /* Static: the rows of a thread ascend, so that its first element of the largest distance is kept. */
 #pragma omp for schedule(static, 4)
         for (int64_t row = 0; row < rows; row++)
             if (!mine.status) mine.status = judge_row(o, row, &arrays, &mine);
@@ -180,8 +182,8 @@ static void judge_output(const output *o, int threads, tally *total) {
 }
 
 /* The element that the verdict shows: farthest outside, or farthest from exact if every one is inside. */
-static hm_status show(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, const extreme *e,
-                      bool outside, hm_verdict *v) {
+static hm_status show(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier,
+                      const extreme *e, bool outside, hm_verdict *v) {
     const hm_tensor *t = hm_arg_tensor(call->op, call->args, e->arg);
     hm_row r;
     if (!hm_row_make(&r, hm_row_length(t))) return HM_NO_MEMORY;
@@ -205,8 +207,8 @@ static hm_status show(const hm_golden *golden, const hm_call *call, const hm_lad
     return s;
 }
 
-hm_status hm_elements_judge(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, int threads,
-                            hm_verdict *v) {
+hm_status hm_elements_judge(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier,
+                            int threads, hm_verdict *v) {
     tally total = no_tally;
     for (int i = 0; i < call->op->nargs && !total.status; i++) {
         const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
@@ -215,7 +217,8 @@ hm_status hm_elements_judge(const hm_golden *golden, const hm_call *call, const 
     }
     v->elements = total.elements, v->outside = total.outside, v->out_of_class = total.out_of_class;
     v->range_free = total.range_free, v->point = total.point;
-    v->decided = total.elements > total.range_free ? (double)total.point / (double)(total.elements - total.range_free) : 0;
+    v->decided =
+        total.elements > total.range_free ? (double)total.point / (double)(total.elements - total.range_free) : 0;
     v->max_ulp = total.far.arg < 0 ? 0 : total.far.measure;
     v->consistent = total.loosest < ladder->n ? ladder->list[total.loosest] : HM_CLASS_NONE;
     const extreme *worst = total.out.arg >= 0 ? &total.out : &total.far;
@@ -224,20 +227,21 @@ hm_status hm_elements_judge(const hm_golden *golden, const hm_call *call, const 
     return total.status;
 }
 
-/* ---- vacuity ----------------------------------------------------------------------------------------------------------- */
+/* ---- vacuity --------------------------------------------------------------------------------- */
 
 enum { POISON, ZEROS, UNCHANGED, TRIVIALS };
 static const char *const trivial_names[] = {"outputs that still hold the poison", "outputs that are all zeros",
                                             "outputs that hold the unchanged input"};
 
-/* The argument whose bytes output i starts with: the input that it lies on, or itself if it is inout. -1: none, it starts
- * with poison. */
+/* The argument whose bytes output i starts with: the input that it lies on, or itself if it is inout. -1: none, it
+ * starts with poison. */
 static int starts_as(const hm_call *call, int i) {
     const hm_arg_info *info = call->op->args;
     if (info[i].direction == HM_INOUT) return i;
     for (int j = 0; info[i].in_place && j < call->op->nargs; j++)
         if (!strcmp(info[i].in_place, info[j].name))
-            return hm_arg_tensor(call->op, call->args, i)->data == hm_arg_tensor(call->op, call->args, j)->data ? j : -1;
+            return hm_arg_tensor(call->op, call->args, i)->data == hm_arg_tensor(call->op, call->args, j)->data ? j
+                                                                                                                : -1;
     return -1;
 }
 
@@ -258,8 +262,8 @@ static void fill_trivial(const hm_call *call, int i, int64_t row, int what, doub
     for (int64_t k = 0; k < hm_row_length(out); k++) got[k] = value, raw[k] = bits;
 }
 
-bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, char *which,
-                         size_t size) {
+bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier,
+                         char *which, size_t size) {
     bool alive[TRIVIALS] = {true, true, false};
     int64_t elements = 0;
     for (int i = 0; i < call->op->nargs; i++)

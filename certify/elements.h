@@ -16,11 +16,11 @@ bool hm_ladder_make(const hm_op_info *op, hm_class required, hm_ladder *ladder);
 
 /* Compares every element of every output; fills elements, outside, out_of_class, range_free, point, decided, max_ulp,
  * consistent and the worst element. The result does not depend on the number of threads or on the tier. */
-hm_status hm_elements_judge(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, int threads,
-                            hm_verdict *verdict);
+hm_status hm_elements_judge(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier,
+                            int threads, hm_verdict *verdict);
 
 /* hm_call_vacuous, on an open golden. */
-bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier, char *which,
-                         size_t size);
+bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier,
+                         char *which, size_t size);
 
 #endif

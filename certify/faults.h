@@ -2,6 +2,8 @@
 #ifndef HM_FAULTS_H
 #define HM_FAULTS_H
 
+#include <stdio.h>
+
 #include "impl.h"
 
 typedef struct {
@@ -31,6 +33,10 @@ typedef struct {
 } hm_known_bug;
 int hm_known_bug_count(void);
 const hm_known_bug *hm_known_bug_at(int i);
+/* Is bug's id among the words of fault->covers? */
+bool hm_fault_covers(const hm_fault *fault, const char *bug);
+/* docs/faults.md. */
+void hm_faults_describe(FILE *to);
 
 /* A legal way to compute an op in f32. */
 typedef struct {

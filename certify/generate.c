@@ -12,7 +12,7 @@ const hm_generator *hm_generator_named(const char *name) {
     return NULL;
 }
 
-/* ---- filling a tensor ----------------------------------------------------------------------------------------------- */
+/* ---- filling a tensor ------------------------------------------------------------------------ */
 
 static bool has_rows(const hm_op_info *op, int arg) {
     return op->args[arg].direction != HM_OUT && !strncmp(op->args[arg].shape, "...", 3);
@@ -37,7 +37,7 @@ static char *row_at(const hm_tensor *t, int64_t row) {
     return (char *)t->data + row_offset(t, row) * (int64_t)hm_dtype_size(t->dtype);
 }
 
-/* No element lies on another if the tensor is dense; else rows are filled one after the other, and the last one wins. */
+/* Dense: no element lies on another. Else rows are filled one after the other, and the last one wins. */
 static bool dense(const hm_tensor *t) {
     int64_t step = 1;
     for (int d = t->ndim - 1; d >= 0; d--) {
@@ -79,7 +79,9 @@ static int the_table(const hm_op_info *op) {
     return -1;
 }
 
-int hm_generate_round(const hm_op_info *op, int arg) { return op->args[arg].rows_named_by ? 1 : table_of(op, arg) >= 0 ? 0 : 2; }
+int hm_generate_round(const hm_op_info *op, int arg) {
+    return op->args[arg].rows_named_by ? 1 : table_of(op, arg) >= 0 ? 0 : 2;
+}
 
 static void fill_index(const hm_source *s, const hm_tensor *t, int64_t table_rows) {
     int64_t n = hm_tensor_elements(t), last = t->shape[t->ndim - 1];
@@ -95,16 +97,21 @@ static void fill_index(const hm_source *s, const hm_tensor *t, int64_t table_row
 static hm_pairs pairs_of(const hm_case_spec *spec, const void *args, const hm_tensor *t) {
     int table = the_table(spec->op);
     if (table < 0) return (hm_pairs){0};
-    const hm_tensor *c = hm_arg_tensor(spec->op, args, table), *at = hm_arg_tensor(spec->op, args, index_of(spec->op, table));
-    int64_t n = t->shape[t->ndim - 1], count = c->ndim == 2 ? c->shape[1] / 2 : 0, first = (int64_t)param(spec, "rope_dim_offset", 0);
-    bool sound = is_real(c->dtype) && c->data && at->dtype == HM_I64 && at->data && t->ndim >= at->ndim && count > 0 && first >= 0 && 2 * count <= n - first;
+    const hm_tensor *c = hm_arg_tensor(spec->op, args, table),
+                    *at = hm_arg_tensor(spec->op, args, index_of(spec->op, table));
+    int64_t n = t->shape[t->ndim - 1], count = c->ndim == 2 ? c->shape[1] / 2 : 0,
+            first = (int64_t)param(spec, "rope_dim_offset", 0);
+    bool sound = is_real(c->dtype) && c->data && at->dtype == HM_I64 && at->data && t->ndim >= at->ndim && count > 0 &&
+                 first >= 0 && 2 * count <= n - first;
     for (int d = 0; sound && d < at->ndim; d++) sound = t->shape[d] == at->shape[d];
     bool interleaved = param(spec, "pairing", 0) == 1;
-    return (hm_pairs){.count = sound ? count : 0, .first = first, .step = interleaved ? 2 : 1, .apart = interleaved ? 1 : count};
+    return (hm_pairs){
+        .count = sound ? count : 0, .first = first, .step = interleaved ? 2 : 1, .apart = interleaved ? 1 : count};
 }
 
 /* The table's row for row `row` of t; false if its index is out of range. */
-static bool load_pairs(const hm_op_info *op, const void *args, const hm_tensor *t, int64_t row, int64_t count, double *to) {
+static bool load_pairs(const hm_op_info *op, const void *args, const hm_tensor *t, int64_t row, int64_t count,
+                       double *to) {
     int table = the_table(op);
     const hm_tensor *c = hm_arg_tensor(op, args, table), *at = hm_arg_tensor(op, args, index_of(op, table));
     int64_t each = 1, offset = 0, position;
@@ -135,7 +142,8 @@ hm_status hm_generate_rows(const hm_case_spec *spec, int arg, const void *args, 
     int same = 0, generator = 0, first_arg = -1;
     for (int i = op->nargs - 1; i >= 0; i--)
         if (has_rows(op, i) && hm_generate_round(op, i) == 2) first = hm_arg_tensor(op, args, first_arg = i);
-    for (int i = 0; i < op->nargs; i++) same += has_rows(op, i) && first && !strcmp(op->args[i].shape, op->args[first_arg].shape);
+    for (int i = 0; i < op->nargs; i++)
+        same += has_rows(op, i) && first && !strcmp(op->args[i].shape, op->args[first_arg].shape);
     while (generator < hm_generators_count && strcmp(hm_generators[generator].is.name, spec->generator)) generator++;
     if (generator == hm_generators_count) return HM_BAD_ARG;
 
@@ -149,7 +157,10 @@ hm_status hm_generate_rows(const hm_case_spec *spec, int arg, const void *args, 
     double form = param(spec, "weight_form", 0);
     bool is_same = first && !strcmp(op->args[arg].shape, op->args[first_arg].shape);
     hm_source s = {
-        .role = op->args[arg].rows_named_by ? TABLE : !has_rows(op, arg) ? WEIGHT : t == first || !is_same ? FIRST : SECOND,
+        .role = op->args[arg].rows_named_by ? TABLE
+                : !has_rows(op, arg)        ? WEIGHT
+                : t == first || !is_same    ? FIRST
+                                            : SECOND,
         .dtype = t->dtype,
         .type = first && is_real(first->dtype) ? first->dtype : t->dtype,
         .n = n,
@@ -166,7 +177,8 @@ hm_status hm_generate_rows(const hm_case_spec *spec, int arg, const void *args, 
         fill_index(&s, t, of->ndim > 0 ? of->shape[0] : 0);
         return HM_OK;
     }
-    if (!is_real(t->dtype)) return HM_OK; /* not a dtype of real numbers: left as it is, for cases that must be refused */
+    if (!is_real(t->dtype))
+        return HM_OK; /* not a dtype of real numbers: left as it is, for cases that must be refused */
     const struct hm_named_filler *g = &hm_generators[generator];
     hm_filler *fill = s.role == TABLE ? (g->table ? g->table : hm_fill_rotation) : g->fill;
     if (s.role != TABLE) s.pairs = pairs_of(spec, args, t);

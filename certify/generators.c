@@ -8,7 +8,7 @@
 
 /* Only + - * / sqrt and exact powers of two are used, so the bits are the same on every machine. */
 
-/* ---- randomness ----------------------------------------------------------------------------------------------------- */
+/* ---- randomness ------------------------------------------------------------------------------ */
 
 uint32_t hm_hash_name(const char *text) {
     uint32_t h = 2166136261u; /* FNV-1a */
@@ -57,18 +57,21 @@ static double two_to(int k) {
 }
 
 /* Weights around 1 with a deviation of 1/4; around 0 where 1 is added to them. */
-static double usual_weight(const hm_source *s, int64_t row, int64_t c) { return 0.25 * gauss(s, row, c) + (s->one_plus ? 0 : 1); }
+static double usual_weight(const hm_source *s, int64_t row, int64_t c) {
+    return 0.25 * gauss(s, row, c) + (s->one_plus ? 0 : 1);
+}
 
 static void scaled_row(const hm_source *s, int64_t row, double scale, double *v) {
     for (int64_t c = 0; c < s->n; c++) v[c] = s->role == WEIGHT ? usual_weight(s, row, c) : scale * gauss(s, row, c);
 }
 
-/* ---- indices, tables and the pairs that they rotate ------------------------------------------------------------------ */
+/* ---- indices, tables and the pairs that they rotate ------------------------------------------ */
 
-/* Every second index is one of the positions at which tables and types go wrong: 0, 1, the ends of 8 bits of precision, the lengths of
- * tables in use, and the last row. */
+/* Every second index is one of the positions at which tables and types go wrong: 0, 1, the ends of 8 bits of precision,
+ * the lengths of tables in use, and the last row. */
 int64_t hm_index_drawn(const hm_source *s, int64_t i, int64_t elements, int64_t rows) {
-    static const int64_t known[] = {0, 1, 255, 256, 257, 300, 4095, 4096, 16383, 16384, 65535, 65536, 131071, 131072, 1048575};
+    static const int64_t known[] = {0,     1,     255,   256,   257,    300,    4095,   4096,
+                                    16383, 16384, 65535, 65536, 131071, 131072, 1048575};
     enum { KNOWN = sizeof known / sizeof *known };
     random4 r = own(s, (uint64_t)i);
     if (s->salt == hm_hash_name("out_of_range") && i == below(shared(s, UINT64_MAX).r[0], elements)) {
@@ -86,12 +89,12 @@ int64_t hm_index_drawn(const hm_source *s, int64_t i, int64_t elements, int64_t 
 uint64_t hm_pattern_drawn(const hm_source *s, int64_t i) {
     random4 r = own(s, (uint64_t)i);
     uint64_t bits = (uint64_t)r.r[0] << 32 | r.r[1];
-    if (s->dtype == HM_F32) return r.r[2] % 4 ? bits : bits | 0x7F800000u;                       /* a quarter NaN or infinite */
+    if (s->dtype == HM_F32) return r.r[2] % 4 ? bits : bits | 0x7F800000u; /* a quarter NaN or infinite */
     return r.r[2] % 4 ? bits : bits | (s->dtype == HM_F16 ? 0x7C00u : s->dtype == HM_BF16 ? 0x7F80u : 0);
 }
 
-/* A point of the unit circle, by no more than a square root; one pair in 16 lies on an axis, and so do all of row 0 (angle 0) and of
- * one row in 7. */
+/* A point of the unit circle, by no more than a square root; one pair in 16 lies on an axis, and so do all of row 0
+ * (angle 0) and of one row in 7. */
 static void rotation(const hm_source *s, int64_t row, int64_t i, double *c, double *sine) {
     static const double axis[4] = {1, 0, -1, 0};
     random4 r = own(s, (uint64_t)(row * s->n + i));
@@ -115,7 +118,8 @@ static void exact_table(const hm_source *s, int64_t row, double *v) {
     for (int64_t c = 0; c < s->n; c++) v[c] = (double)(below(own(s, (uint64_t)(row * s->n + c)).r[0], 17) - 8) / 8;
 }
 
-/* s c = (m / n) (1 + a few 2^-20): x = n and y = m cancel to 2^-20 of themselves. The ratio is the pair's, 1..15 each. */
+/* s c = (m / n) (1 + a few 2^-20): x = n and y = m cancel to 2^-20 of themselves. The ratio is the pair's, 1..15 each.
+ */
 static double ratio(const hm_source *s, int64_t i, bool top) {
     random4 r = shared(s, (uint64_t)i);
     return 1 + (double)below(r.r[top], 15);
@@ -131,7 +135,8 @@ static void cancelling_table(const hm_source *s, int64_t row, double *v) {
         v[pairs + i] = big * least / ratio(s, i, false) * near * sign_of(r.r[3]);
     }
 }
-/* x c - y s cancels in one pair of two, y c + x s in the other: x s and y c are |x y| big least / (n m) up to the sign. */
+/* x c - y s cancels in one pair of two, y c + x s in the other: x s and y c are |x y| big least / (n m) up to the sign.
+ */
 static void cancelling_pairs(const hm_source *s, int64_t row, double *v) {
     const hm_pairs *p = &s->pairs;
     for (int64_t i = 0; i < p->count; i++) {
@@ -140,14 +145,15 @@ static void cancelling_pairs(const hm_source *s, int64_t row, double *v) {
         bool second = r.r[2] % 2, alike = (p->c[i] < 0) == (p->s[i] < 0);
         /* x' = x c - y s: |x c| = |y s| with x = n, y = m;  y' = y c + x s: with x = m, y = n and opposite signs */
         double x = second ? m : n, y = second ? n : m;
-        if ((second ? alike : !alike) != (r.r[3] % 4 == 0)) y = -y; /* one in four the other way round: for the inverse */
+        if ((second ? alike : !alike) != (r.r[3] % 4 == 0))
+            y = -y; /* one in four the other way round: for the inverse */
         v[p->first + i * p->step] = x * scale;
         v[p->first + i * p->step + p->apart] = y * scale;
     }
 }
 
-/* c = 1 and s = half a unit of T, or next to it: x - y s with y = 1 lies half way between two values of T. c = 3/2 and s = 2^-60: x c lies
- * half way, and y s decides. s = 1: the same for the other result. */
+/* c = 1 and s = half a unit of T, or next to it: x - y s with y = 1 lies half way between two values of T. c = 3/2 and
+ * s = 2^-60: x c lies half way, and y s decides. s = 1: the same for the other result. */
 static void ties_table(const hm_source *s, int64_t row, double *v) {
     double half = two_to(-hm_dtype_precision(s->type));
     for (int64_t i = 0, pairs = s->n / 2; i < pairs; i++) {
@@ -164,7 +170,8 @@ static void ties_pairs(const hm_source *s, int64_t row, double *v) {
     double span = two_to(hm_dtype_precision(s->type) - 1);
     for (int64_t i = 0; i < p->count; i++) {
         random4 r = more(s, (uint64_t)(row * s->n + i));
-        double wide = 1 + (double)below(r.r[0], (int64_t)span) / span, odd = 1 + (2 * (double)below(r.r[0], (int64_t)(span / 6)) + 1) / span;
+        double wide = 1 + (double)below(r.r[0], (int64_t)span) / span,
+               odd = 1 + (2 * (double)below(r.r[0], (int64_t)(span / 6)) + 1) / span;
         double one = sign_of(r.r[1]) * two_to((int)(r.r[2] % 2)), scale = sign_of(r.r[3]);
         bool first = p->s[i] != 1;
         double x = scale * (fabs(p->c[i]) > 1 ? odd : wide);
@@ -182,7 +189,8 @@ static void scaled_table(const hm_source *s, int64_t row, double *v) {
 static void special_table(const hm_source *s, int64_t row, double *v) {
     hm_fill_rotation(s, row, v);
     double least = hm_ulp(s->dtype, 0);
-    const double odd[] = {NAN, INFINITY, -INFINITY, 0.0, -0.0, 3 * least, hm_dtype_max(s->dtype), -hm_dtype_min_normal(s->dtype)};
+    const double odd[] = {
+        NAN, INFINITY, -INFINITY, 0.0, -0.0, 3 * least, hm_dtype_max(s->dtype), -hm_dtype_min_normal(s->dtype)};
     if (row % 4 == 0) return;
     for (int64_t c = 0; c < s->n; c++) {
         uint32_t r = more(s, (uint64_t)(row * s->n + c)).r[0];
@@ -204,7 +212,7 @@ static void index_table(const hm_source *s, int64_t row, double *v) {
     for (int64_t c = 0; c < s->n; c++) v[c] = (double)((row % 8191 * 5 + c % 127 * 7 + c / 127) % 31 - 15) / 16;
 }
 
-/* ---- the generators ------------------------------------------------------------------------------------------------- */
+/* ---- the generators -------------------------------------------------------------------------- */
 
 static void normal(const hm_source *s, int64_t row, double *v) { scaled_row(s, row, 1, v); }
 
@@ -229,7 +237,8 @@ static void heavy(const hm_source *s, int64_t row, double *v) {
     }
 }
 
-/* Rows whose mean is 16 or 100 deviations from 0: exposes cancellation in E[x^2] - mean^2, and a mean that is subtracted. */
+/* Rows whose mean is 16 or 100 deviations from 0: exposes cancellation in E[x^2] - mean^2, and a mean that is
+ * subtracted. */
 static void offset_row(const hm_source *s, int64_t row, double mean, double *v) {
     scaled_row(s, row, 1, v);
     for (int64_t c = 0; s->role == FIRST && c < s->n; c++) v[c] += mean;
@@ -237,16 +246,16 @@ static void offset_row(const hm_source *s, int64_t row, double mean, double *v) 
 static void offset16(const hm_source *s, int64_t row, double *v) { offset_row(s, row, 16, v); }
 static void offset100(const hm_source *s, int64_t row, double *v) { offset_row(s, row, 100, v); }
 
-/* Mean square far below eps = 1e-6: exposes eps in the wrong place, twice, not at all, or too coarse. Rows differ in size down to
- * squares that f32 flushes; f16 has nothing below 2^-24. */
+/* Mean square far below eps = 1e-6: exposes eps in the wrong place, twice, not at all, or too coarse. Rows differ in
+ * size down to squares that f32 flushes; f16 has nothing below 2^-24. */
 static void tiny(const hm_source *s, int64_t row, double *v) {
     static const int other[6] = {0, -20, -50, 0, -30, -70}, half[6] = {0, -17, -18, 0, -19, -20};
     int k = (s->type == HM_F16 ? half : other)[row % 6];
     scaled_row(s, row, k ? two_to(k) : 1e-5, v);
 }
 
-/* Rows near 2^66, whose squares overflow f32, beside rows near 2^56, whose squares do not, and usual ones: exposes a missing
- * range and rows that leak into each other. f16: near its largest value, so that squares overflow f16. */
+/* Rows near 2^66, whose squares overflow f32, beside rows near 2^56, whose squares do not, and usual ones: exposes a
+ * missing range and rows that leak into each other. f16: near its largest value, so that squares overflow f16. */
 static void huge(const hm_source *s, int64_t row, double *v) {
     if (s->pairs.count) { /* up to the largest value: products and sums overflow */
         scaled_row(s, row, 1, v);
@@ -258,8 +267,8 @@ static void huge(const hm_source *s, int64_t row, double *v) {
     scaled_row(s, row, two_to(row % 3 == 1 ? big : row % 3 == 2 ? fair : 0), v);
 }
 
-/* x + residual nearly cancels: what is left is a few units in the last place of x, so that any rounding before the sum shows.
- * Without a residual: magnitudes 2^20 apart in turn, which a sum in too few bits loses. */
+/* x + residual nearly cancels: what is left is a few units in the last place of x, so that any rounding before the sum
+ * shows. Without a residual: magnitudes 2^20 apart in turn, which a sum in too few bits loses. */
 static void cancelling(const hm_source *s, int64_t row, double *v) {
     scaled_row(s, row, 1, v);
     if (s->pairs.count) return cancelling_pairs(s, row, v);
@@ -269,10 +278,8 @@ static void cancelling(const hm_source *s, int64_t row, double *v) {
     double coarse = two_to(-4), fine = two_to(-hm_dtype_precision(s->type) / 2);
     for (int64_t c = 0; c < s->n; c++) {
         double x = s->first[c], units = (double)below(more(s, (uint64_t)(row * s->n + c)).r[0], 7) - 3;
-        if (row % 3 == 1)
-            v[c] = -(x + units * hm_ulp(s->type, x));
-        else
-            v[c] = -x * (1 + v[c] * (row % 3 ? fine : coarse));
+        if (row % 3 == 1) v[c] = -(x + units * hm_ulp(s->type, x));
+        else v[c] = -x * (1 + v[c] * (row % 3 ? fine : coarse));
     }
 }
 
@@ -285,8 +292,8 @@ static bool one_of_three(uint32_t r, int64_t at) {
     return at == a || at == b || at == c;
 }
 
-/* Magnitudes 1, 2, 3 whose mean square over the first `mean` elements is exactly 4: five of 1 and three of 3 in each eight
- * ((5 + 27) / 8 = 4), and 2 in what is left over. `key` varies the order. */
+/* Magnitudes 1, 2, 3 whose mean square over the first `mean` elements is exactly 4: five of 1 and three of 3 in each
+ * eight ((5 + 27) / 8 = 4), and 2 in what is left over. `key` varies the order. */
 static double square_four(const hm_source *s, int64_t key, int64_t c) {
     if (c >= s->mean) return 1 + (double)(c % 3);
     if (c >= s->mean / 8 * 8) return 2;
@@ -307,8 +314,9 @@ static void exact_row(const hm_source *s, int64_t key, int64_t row, double *v) {
     }
 }
 
-/* With eps = 0 nothing is rounded in any legal order: rs is a power of two, every product is short, so the check is equality.
- * eps = 1e-6 moves results by 1e-7, which no 16-bit output shows. It cannot see rounding points: `ties` can. */
+/* With eps = 0 nothing is rounded in any legal order: rs is a power of two, every product is short, so the check is
+ * equality. eps = 1e-6 moves results by 1e-7, which no 16-bit output shows. It cannot see rounding points; `ties` can.
+ */
 static void exact(const hm_source *s, int64_t row, double *v) {
     if (s->pairs.count) {
         for (int64_t c = 0; c < s->n; c++) v[c] = (double)below(own(s, (uint64_t)(row * s->n + c)).r[0], 31) - 15;
@@ -321,8 +329,8 @@ static void exact(const hm_source *s, int64_t row, double *v) {
     }
 }
 
-/* A weight with which magnitude m (1, 2, 3: x*rs is m/2) gives a result on a boundary between two values of T, or within a few
- * 1e-7 of it on either side. p: bits of T; j and r random. */
+/* A weight with which magnitude m (1, 2, 3: x*rs is m/2) gives a result on a boundary between two values of T, or
+ * within a few 1e-7 of it on either side. p: bits of T; j and r random. */
 static double tie_weight(const hm_source *s, double m, random4 r) {
     int p = hm_dtype_precision(s->type);
     double unit = two_to(1 - p), span = two_to(p - 1), j = (double)below(r.r[0], (int64_t)span);
@@ -331,14 +339,15 @@ static double tie_weight(const hm_source *s, double m, random4 r) {
         double boundary = 1 + (j + 0.5) * unit, nudge = (double)(below(r.r[1], 9) - 4) * 0x1p-23;
         return boundary * (1 + nudge) * 2 / m;
     }
-    /* 3/2 of an odd multiple of the unit in [1, 4/3) needs one bit more than T has. With 1 + w the sum may itself have one more. */
+    /* 3/2 of an odd multiple of the unit in [1, 4/3) needs one bit more than T has. With 1 + w the sum may itself have
+     * one more. */
     if (m == 3) return 1 + (2 * (double)below(r.r[0], (int64_t)(span / 6)) + 1) * unit;
     return 1 + (s->one_plus ? (double)below(r.r[0], (int64_t)(span / 4)) + 0.5 : j) * unit;
 }
 
-/* Results on rounding boundaries of T or next to them: exposes truncation, ties away from zero, a rounding too many or too few.
- * Even rows: magnitudes per channel have a mean square of 4^k, and the weight is made for them; only rows with a weight show it.
- * Odd rows of a sum: x + residual lies half way between two values of T, or 1/32 of a unit off. */
+/* Results on rounding boundaries of T or next to them: exposes truncation, ties away from zero, a rounding too many or
+ * too few. Even rows: magnitudes per channel have a mean square of 4^k, and the weight is made for them; only rows with
+ * a weight show it. Odd rows of a sum: x + residual lies half way between two values of T, or 1/32 of a unit off. */
 static void ties(const hm_source *s, int64_t row, double *v) {
     if (s->pairs.count) {
         scaled_row(s, row, 1, v);
@@ -357,47 +366,49 @@ static void ties(const hm_source *s, int64_t row, double *v) {
             v[c] = sign_of(r.r[0]) * two_to((int)(r.r[1] % 3)) * (1 + unit * (double)below(r.r[2], (int64_t)span));
         else {
             double off = r.r[1] % 4 < 2 ? 0 : sign_of(r.r[2]) * 0x1p-5;
-            v[c] = sign_of(r.r[0]) * ((double)(r.r[3] % 4) + 0.5 + off) * (s->first ? hm_ulp(s->type, s->first[c]) : unit);
+            v[c] =
+                sign_of(r.r[0]) * ((double)(r.r[3] % 4) + 0.5 + off) * (s->first ? hm_ulp(s->type, s->first[c]) : unit);
         }
     }
 }
 
-/* L elements of 1 and the rest with squares just under half a unit in the last place of L in f32: a running sum that holds L stays
- * there for ever. Ones at the start (stops a forward sum, and L lanes), at the end (a backward one), or at the head of each of L
- * chunks (one thread per chunk). Rows step through L and place; 21 rows have them all. */
+/* L elements of 1 and the rest with squares just under half a unit in the last place of L in f32: a running sum that
+ * holds L stays there for ever. Ones at the start (stops a forward sum, and L lanes), at the end (a backward one), or
+ * at the head of each of L chunks (one thread per chunk). Rows step through L and place; 21 rows have them all. */
 static void stagnate(const hm_source *s, int64_t row, double *v) {
     static const int64_t ones[7] = {1, 8, 16, 32, 128, 256, 1024};
     if (s->role == WEIGHT) return scaled_row(s, row, 1, v);
     int64_t step = (int64_t)((uint64_t)row % 21 + s->seed % 21) % 21, count = ones[step % 7], place = step / 7;
     while (count > 1 && count > s->mean / 2) count /= 2;
-    /* Largest value of T whose square is less than sum * 2^-24, which is half a unit of the power of two `sum` in f32. */
+    /* Largest value of T whose square is less than sum * 2^-24: half a unit of the power of two `sum` in f32. */
     double sum = place == 2 ? 1 : (double)count, limit = sum * 0x1p-24, small = hm_round_to(s->type, sqrt(limit));
     while (small * small >= limit) small = hm_next_down(s->type, small);
     int64_t chunk = s->mean / count > 0 ? s->mean / count : 1;
     for (int64_t c = 0; c < s->n; c++) {
-        bool one = place == 0 ? c < count : place == 1 ? c >= s->mean - count && c < s->mean : c % chunk == 0 && c / chunk < count;
+        bool one = place == 0   ? c < count
+                   : place == 1 ? c >= s->mean - count && c < s->mean
+                                : c % chunk == 0 && c / chunk < count;
         double z = (one ? 1 : small) * sign_of(shared(s, (uint64_t)(row * s->n + c)).r[0]);
         if (c >= s->mean) z = gauss_of(shared(s, (uint64_t)(row * s->n + c)));
         v[c] = s->has_second ? z / 2 : z;
     }
 }
 
-/* Rows of zeros between usual ones: exposes 0 / 0, an eps that is missing, and rows that are skipped. In a sum every second such
- * row is zero only after adding. */
+/* Rows of zeros between usual ones: exposes 0 / 0, an eps that is missing, and rows that are skipped. In a sum every
+ * second such row is zero only after adding. */
 static void zero(const hm_source *s, int64_t row, double *v) {
     scaled_row(s, row, 1, v);
     if (s->role == WEIGHT || row % 3 != 1) return;
     bool cancels = s->has_second && row % 6 == 4;
     for (int64_t c = 0; c < s->n; c++) {
-        if (!cancels)
-            v[c] = sign_of(own(s, (uint64_t)(row * s->n + c)).r[0]) * 0.0;
-        else if (s->role == SECOND && s->first)
-            v[c] = -s->first[c];
+        if (!cancels) v[c] = sign_of(own(s, (uint64_t)(row * s->n + c)).r[0]) * 0.0;
+        else if (s->role == SECOND && s->first) v[c] = -s->first[c];
     }
 }
 
-/* NaN, infinities, -0, subnormals and the largest values, each in rows (and channels) of its own beside usual ones: exposes max/min
- * that drop a NaN, clamping, saturating stores, and specials that leak into other rows. Inside and outside the mean's elements. */
+/* NaN, infinities, -0, subnormals and the largest values, each in rows (and channels) of its own beside usual ones:
+ * exposes max/min that drop a NaN, clamping, saturating stores, and specials that leak into other rows. Inside and
+ * outside the mean's elements. */
 static void special(const hm_source *s, int64_t row, double *v) {
     scaled_row(s, row, 1, v);
     double least = hm_ulp(s->dtype, 0), most = hm_dtype_max(s->dtype);
@@ -413,32 +424,55 @@ static void special(const hm_source *s, int64_t row, double *v) {
     int64_t outside = s->mean < s->n ? s->mean + below(r.r[2], s->n - s->mean) : inside;
     if (s->role == SECOND) {
         switch (row % 16) {
-        case 0: return;
-        case 3: v[inside] = -INFINITY; return;   /* against +inf: NaN */
-        case 6: v[inside] = most; return;        /* against the largest: the sum overflows */
-        case 8: v[inside] = NAN; return;         /* x is usual there */
-        case 5: case 13:
-            for (int64_t c = 0; c < s->n; c++) v[c] = c % 4 ? v[c] : -0.0;
-            return;
-        default: return;
+            case 0:
+                return;
+            case 3:
+                v[inside] = -INFINITY;
+                return; /* against +inf: NaN */
+            case 6:
+                v[inside] = most;
+                return; /* against the largest: the sum overflows */
+            case 8:
+                v[inside] = NAN;
+                return; /* x is usual there */
+            case 5:
+            case 13:
+                for (int64_t c = 0; c < s->n; c++) v[c] = c % 4 ? v[c] : -0.0;
+                return;
+            default:
+                return;
         }
     }
     switch (row % 8) {
-    case 1: v[inside] = NAN; return;
-    case 2: v[outside] = NAN; return;
-    case 3: v[inside] = INFINITY; return;
-    case 4: v[other] = INFINITY, v[inside] = -INFINITY; return;
-    case 5:
-        for (int64_t c = 0; c < s->n; c++) v[c] = c % 4 == 0 ? -0.0 : c % 4 == 1 ? least * (double)(c % 7 - 3) : v[c];
-        return;
-    case 6: v[other] = -most, v[inside] = most; return;
-    case 7: v[outside] = INFINITY; return;
-    default: return;
+        case 1:
+            v[inside] = NAN;
+            return;
+        case 2:
+            v[outside] = NAN;
+            return;
+        case 3:
+            v[inside] = INFINITY;
+            return;
+        case 4:
+            v[other] = INFINITY, v[inside] = -INFINITY;
+            return;
+        case 5:
+            for (int64_t c = 0; c < s->n; c++)
+                v[c] = c % 4 == 0 ? -0.0 : c % 4 == 1 ? least * (double)(c % 7 - 3) : v[c];
+            return;
+        case 6:
+            v[other] = -most, v[inside] = most;
+            return;
+        case 7:
+            v[outside] = INFINITY;
+            return;
+        default:
+            return;
     }
 }
 
-/* Subnormals of T, and weights that bring usual rows to T's smallest values: exposes flushing where T is f16, and double rounding at
- * the bottom of the range. */
+/* Subnormals of T, and weights that bring usual rows to T's smallest values: exposes flushing where T is f16, and
+ * double rounding at the bottom of the range. */
 static void subnormal(const hm_source *s, int64_t row, double *v) {
     scaled_row(s, row, 1, v);
     double least = hm_ulp(s->type, 0), span = two_to(hm_dtype_precision(s->type) - 1);
@@ -447,21 +481,20 @@ static void subnormal(const hm_source *s, int64_t row, double *v) {
     for (int64_t c = 0; c < s->n; c++) {
         random4 r = more(s, (uint64_t)(row * s->n + c));
         if (s->role == WEIGHT) {
-            if (c % 2 == 0) v[c] = sign_of(r.r[0]) * low * two_to((int)(r.r[1] % 4) - 2) * (1 + (double)(r.r[2] % 8) / 8);
-        } else if (row % 2 == 0)
-            v[c] = sign_of(r.r[0]) * least * (1 + (double)below(r.r[1], (int64_t)span - 1));
+            if (c % 2 == 0)
+                v[c] = sign_of(r.r[0]) * low * two_to((int)(r.r[1] % 4) - 2) * (1 + (double)(r.r[2] % 8) / 8);
+        } else if (row % 2 == 0) v[c] = sign_of(r.r[0]) * least * (1 + (double)below(r.r[1], (int64_t)span - 1));
     }
 }
 
-/* Each element says where it is, in integers and eighths that every dtype holds: exposes wrong index maps, pitches and tails. */
+/* Each element says where it is, in integers and eighths that every dtype holds: exposes wrong index maps, pitches and
+ * tails. */
 static void index_map(const hm_source *s, int64_t row, double *v) {
     for (int64_t c = 0; c < s->n; c++) {
-        if (s->role == WEIGHT)
-            v[c] = (double)(c * 5 % 13 + 1) / 8 - (s->one_plus ? 1 : 0);
+        if (s->role == WEIGHT) v[c] = (double)(c * 5 % 13 + 1) / 8 - (s->one_plus ? 1 : 0);
         else if (s->role == FIRST)
             v[c] = (double)((row % 127 * 29 + c % 127 * (7 + row % 100)) % 127) - 62.5; /* no shift maps it to itself */
-        else
-            v[c] = (double)((row % 61 * 13 + c % 61 * 3) % 61) - 30;
+        else v[c] = (double)((row % 61 * 13 + c % 61 * 3) % 61) - 30;
     }
 }
 
@@ -480,13 +513,22 @@ const struct hm_named_filler hm_generators[] = {
     {{"offset16", "mean 16 deviations from 0", false}, offset16, NULL},
     {{"offset100", "mean 100 deviations from 0", false}, offset100, NULL},
     {{"tiny", "mean square far below eps = 1e-6", false}, tiny, NULL},
-    {{"huge", "rows whose squares, or rotations, overflow f32 (near the largest value in f16), beside usual ones", false}, huge, scaled_table},
-    {{"cancelling", "x + residual, or x*c - y*s, nearly cancels; alone: large and small in turn", false}, cancelling, cancelling_table},
+    {{"huge", "rows whose squares, or rotations, overflow f32 (near the largest value in f16), beside usual ones",
+      false},
+     huge,
+     scaled_table},
+    {{"cancelling", "x + residual, or x*c - y*s, nearly cancels; alone: large and small in turn", false},
+     cancelling,
+     cancelling_table},
     {{"ties", "results and sums on rounding boundaries of the output dtype, or next to them", false}, ties, ties_table},
     {{"exact", "nothing is rounded in any legal order (with eps = 0 in f32 too)", false}, exact, exact_table},
-    {{"stagnate", "ones, and squares just under half an ulp of their sum: running sums stand still", true}, stagnate, NULL},
+    {{"stagnate", "ones, and squares just under half an ulp of their sum: running sums stand still", true},
+     stagnate,
+     NULL},
     {{"zero", "rows of zeros between usual ones", false}, zero, NULL},
-    {{"special", "NaN, infinities, -0, subnormals and largest values in some rows and channels", false}, special, special_table},
+    {{"special", "NaN, infinities, -0, subnormals and largest values in some rows and channels", false},
+     special,
+     special_table},
     {{"subnormal", "subnormal inputs, and results near the smallest values", false}, subnormal, subnormal_table},
     {{"index", "each element says where it is", false}, index_map, index_table},
     {{"sparse", "mostly zeros", false}, sparse, NULL},

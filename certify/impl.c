@@ -12,9 +12,12 @@ typedef enum { REF, CPU, CUDA } builtin;
 
 static hm_op_fn *builtin_function(const hm_impl *impl, const hm_op_info *op) {
     switch ((builtin)(intptr_t)impl->state) {
-        case REF: return op->ref;
-        case CPU: return op->cpu;
-        case CUDA: return op->cuda;
+        case REF:
+            return op->ref;
+        case CPU:
+            return op->cpu;
+        case CUDA:
+            return op->cuda;
     }
     return NULL;
 }
@@ -44,7 +47,9 @@ static void builtin_run(hm_impl *self, hm_call *call, const void *args, hm_run *
     keep_error(run, stale);
 }
 
-static bool fault_provides(hm_impl *self, const hm_op_info *op) { return !strcmp(((const hm_fault *)self->state)->op, op->name); }
+static bool fault_provides(hm_impl *self, const hm_op_info *op) {
+    return !strcmp(((const hm_fault *)self->state)->op, op->name);
+}
 
 static void fault_run(hm_impl *self, hm_call *call, const void *args, hm_run *run) {
     const hm_fault *fault = self->state;
@@ -57,7 +62,9 @@ static void fault_run(hm_impl *self, hm_call *call, const void *args, hm_run *ru
     keep_error(run, stale);
 }
 
-static bool variant_provides(hm_impl *self, const hm_op_info *op) { return !strcmp(((const hm_variant *)self->state)->op, op->name); }
+static bool variant_provides(hm_impl *self, const hm_op_info *op) {
+    return !strcmp(((const hm_variant *)self->state)->op, op->name);
+}
 
 static void variant_run(hm_impl *self, hm_call *call, const void *args, hm_run *run) {
     const hm_variant *variant = self->state;
@@ -91,8 +98,13 @@ hm_impl *hm_impl_open(const char *spec, double timeout, char *why, size_t size) 
     static const char *const builtins[] = {[REF] = "ref", [CPU] = "cpu", [CUDA] = "cuda"};
     for (builtin b = REF; b <= CUDA; b++)
         if (!strcmp(spec, builtins[b]))
-            return make(spec, (hm_impl){.place = b == CUDA ? HM_CUDA : HM_HOST, .ours = true, .run = builtin_run,
-                                        .provides = builtin_provides, .state = (void *)(intptr_t)b}, why, size);
+            return make(spec,
+                        (hm_impl){.place = b == CUDA ? HM_CUDA : HM_HOST,
+                                  .ours = true,
+                                  .run = builtin_run,
+                                  .provides = builtin_provides,
+                                  .state = (void *)(intptr_t)b},
+                        why, size);
     if (!strncmp(spec, "fault:", 6)) {
         const hm_fault *fault = hm_fault_named(spec + 6);
         if (!fault) return refuse(why, size, "there is no fault \"%s\"; `hallmark list faults` names them", spec + 6);
@@ -100,13 +112,18 @@ hm_impl *hm_impl_open(const char *spec, double timeout, char *why, size_t size) 
     }
     if (!strncmp(spec, "variant:", 8)) {
         const hm_variant *variant = hm_variant_named(spec + 8);
-        if (!variant) return refuse(why, size, "there is no variant \"%s\"; `hallmark list impls` names them", spec + 8);
-        return make(spec, (hm_impl){.run = variant_run, .provides = variant_provides, .state = (void *)variant}, why, size);
+        if (!variant)
+            return refuse(why, size, "there is no variant \"%s\"; `hallmark list impls` names them", spec + 8);
+        return make(spec, (hm_impl){.run = variant_run, .provides = variant_provides, .state = (void *)variant}, why,
+                    size);
     }
     size_t length = strlen(spec);
-    if (strchr(spec, '/') || (length > 3 && !strcmp(spec + length - 3, ".so"))) return hm_plugin_open(spec, timeout, why, size);
-    return refuse(why, size, "there is no implementation \"%s\"; it has to be ref, cpu, cuda, fault:ID, variant:ID or a plug-in's "
-                  "path ending in .so", spec);
+    if (strchr(spec, '/') || (length > 3 && !strcmp(spec + length - 3, ".so")))
+        return hm_plugin_open(spec, timeout, why, size);
+    return refuse(why, size,
+                  "there is no implementation \"%s\"; it has to be ref, cpu, cuda, fault:ID, variant:ID or a plug-in's "
+                  "path ending in .so",
+                  spec);
 }
 
 void hm_impl_close(hm_impl *impl) {

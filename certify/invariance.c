@@ -147,7 +147,8 @@ static bool try_strided(const trial *t, void *args, int64_t count) {
         for (int d = x->ndim - 1, row = d; d >= 0; d--)
             to.stride[d] = d == row ? 1 : d == row - 1 ? x->shape[row] + 3 : to.stride[d + 1] * x->shape[d + 1];
         for (int j = 0; j < i; j++) /* in place stays in place */
-            if (moved[j] && hm_arg_tensor(op, t->call->args, j)->data == before->data) to.data = hm_arg_tensor(op, args, j)->data;
+            if (moved[j] && hm_arg_tensor(op, t->call->args, j)->data == before->data)
+                to.data = hm_arg_tensor(op, args, j)->data;
         if (to.data == x->data) {
             size_t size = hm_dtype_size(x->dtype);
             moved[i] = calloc((size_t)(to.stride[0] * to.shape[0]) + 1, size);
@@ -200,7 +201,8 @@ static bool try_all(trial *t, void *args) {
     }
     if (elements > 0) {
         int64_t limit = MOST_ELEMENTS / elements > 0 ? MOST_ELEMENTS / elements : 1;
-        int64_t some[] = {0, t->rows / 2, t->rows - 1}, most = t->first - 1 < limit ? t->first - 1 : limit, half = (most + 1) / 2;
+        int64_t some[] = {0, t->rows / 2, t->rows - 1}, most = t->first - 1 < limit ? t->first - 1 : limit,
+                half = (most + 1) / 2;
         for (int k = 0; k < 3 && t->rows > 1; k++)
             if ((k == 0 || some[k] != some[k - 1]) && !try_row(t, args, some[k])) return false;
         if (most > 0 && !try_prefix(t, args, most)) return false;

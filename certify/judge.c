@@ -16,7 +16,8 @@
 #include "embedded.h"
 #include "invariance.h"
 
-static const char *const outcome_names[] = {"pass", "fail", "out_of_class", "vacuous", "skipped", "declined", "not_provided"};
+static const char *const outcome_names[] = {"pass",    "fail",     "out_of_class", "vacuous",
+                                            "skipped", "declined", "not_provided"};
 
 const char *hm_outcome_name(hm_outcome o) { return (unsigned)o < HM_OUTCOME_COUNT ? outcome_names[o] : "?"; }
 
@@ -29,7 +30,7 @@ static void conclude(hm_verdict *v, hm_outcome outcome, const char *format, ...)
     va_end(list);
 }
 
-/* ---- the kill matrix --------------------------------------------------------------------------------------------------- */
+/* ---- the kill matrix ------------------------------------------------------------------------- */
 
 /* data/cases/kills.json as {"canonical line without its seed": ["fault", ...]}. NULL: there is none. */
 static json_t *kills;
@@ -69,7 +70,7 @@ static int known_kills(const hm_call *call) {
     return json_is_array(row) ? (int)json_array_size(row) : -1;
 }
 
-/* ---- calls that must fail ---------------------------------------------------------------------------------------------- */
+/* ---- calls that must fail -------------------------------------------------------------------- */
 
 static bool has_word(const char *sentence, const char *word) {
     size_t length = strlen(word);
@@ -81,8 +82,8 @@ static bool has_word(const char *sentence, const char *word) {
     return false;
 }
 
-/* Does the sentence name what is wrong: the broken argument where the case broke one, else some argument or parameter? The op's
- * own name at its start is not counted. */
+/* Does the sentence name what is wrong: the broken argument where the case broke one, else some argument or parameter?
+ * The op's own name at its start is not counted. */
 static bool names_argument(const hm_call *call, const char *sentence) {
     const hm_op_info *op = call->op;
     bool broke = false;
@@ -104,23 +105,18 @@ static bool names_argument(const hm_call *call, const char *sentence) {
 /* expected: what the contract says. Others may refuse with any status; ours has to say which, and why. */
 static void judge_refusal(const hm_call *call, const hm_run *run, hm_status expected, bool ours, hm_verdict *v) {
     const char *want = hm_status_name(expected), *got = hm_status_name(run->status);
-    if (run->status == HM_OK)
-        conclude(v, HM_FAIL, "returned ok; the contract says %s", want);
-    else if (!v->effects_ok)
-        conclude(v, HM_FAIL, "returned %s and still: %s", got, v->effects);
+    if (run->status == HM_OK) conclude(v, HM_FAIL, "returned ok; the contract says %s", want);
+    else if (!v->effects_ok) conclude(v, HM_FAIL, "returned %s and still: %s", got, v->effects);
     else if (ours && run->status != expected)
         conclude(v, HM_FAIL, "returned %s (%s); the contract says %s", got, run->error, want);
-    else if (ours && !run->error[0])
-        conclude(v, HM_FAIL, "returned %s without a sentence in hm_error()", got);
+    else if (ours && !run->error[0]) conclude(v, HM_FAIL, "returned %s without a sentence in hm_error()", got);
     else if (ours && !names_argument(call, run->error))
         conclude(v, HM_FAIL, "returned %s with a sentence that does not name the argument: \"%s\"", got, run->error);
-    else if (known_kills(call) == 0)
-        conclude(v, HM_VACUOUS, "this case is known to catch no fault");
-    else
-        v->outcome = HM_PASS;
+    else if (known_kills(call) == 0) conclude(v, HM_VACUOUS, "this case is known to catch no fault");
+    else v->outcome = HM_PASS;
 }
 
-/* ---- calls that must succeed ------------------------------------------------------------------------------------------- */
+/* ---- calls that must succeed ----------------------------------------------------------------- */
 
 /* Over dtype, shape and stored bytes of all outputs, in table order. */
 static uint64_t hash_outputs(const hm_call *call) {
@@ -130,7 +126,8 @@ static uint64_t hash_outputs(const hm_call *call) {
     for (int i = 0; i < call->op->nargs; i++) {
         const hm_tensor *t = hm_arg_tensor(call->op, call->args, i);
         if (call->op->args[i].direction == HM_IN || t->dtype == HM_DTYPE_NONE) continue;
-        int64_t header[6] = {t->dtype, t->ndim}, rows = hm_row_count(t), n = t->shape[t->ndim - 1], stride = t->stride[t->ndim - 1];
+        int64_t header[6] = {t->dtype, t->ndim}, rows = hm_row_count(t), n = t->shape[t->ndim - 1],
+                stride = t->stride[t->ndim - 1];
         size_t size = hm_dtype_size(t->dtype);
         memcpy(header + 2, t->shape, (size_t)t->ndim * sizeof *header);
         XXH3_64bits_update(state, header, sizeof header);
@@ -165,7 +162,8 @@ static size_t describe_worst(const hm_call *call, const hm_verdict *v, char *tex
         at += (size_t)snprintf(text + at, size - at, "] holds the bits 0x%llx, admissible 0x%llx (a copy)",
                                (unsigned long long)v->worst_bits[0], (unsigned long long)v->worst_bits[1]);
     else if (at < size)
-        at += (size_t)snprintf(text + at, size - at, "] is %.9g, admissible [%.9g, %.9g]", v->worst_got, v->worst_lo, v->worst_hi);
+        at += (size_t)snprintf(text + at, size - at, "] is %.9g, admissible [%.9g, %.9g]", v->worst_got, v->worst_lo,
+                               v->worst_hi);
     return at;
 }
 
@@ -176,12 +174,14 @@ static int team(const hm_call *call, int threads) {
     return elements < 50000 ? 1 : threads > 0 ? threads : omp_get_max_threads();
 }
 
-static void judge_values(hm_call *call, const hm_run *run, const hm_judge_options *options, const hm_ladder *ladder, hm_verdict *v) {
+static void judge_values(hm_call *call, const hm_run *run, const hm_judge_options *options, const hm_ladder *ladder,
+                         hm_verdict *v) {
     int threads = team(call, options->threads);
     hm_golden *golden = NULL;
     char text[256] = "";
     if (!hm_golden_environment(threads)) {
-        conclude(v, HM_FAIL, "the judge's floating-point environment is not round-to-nearest with subnormals; nothing was judged");
+        conclude(v, HM_FAIL,
+                 "the judge's floating-point environment is not round-to-nearest with subnormals; nothing was judged");
         return;
     }
     hm_status s = hm_golden_open(call->op, call->golden_args, threads, &golden);
@@ -197,13 +197,15 @@ static void judge_values(hm_call *call, const hm_run *run, const hm_judge_option
     if (wrong_dtype(call, run, v)) return;
     if (v->outside) {
         describe_worst(call, v, text, sizeof text);
-        conclude(v, HM_FAIL, "%lld of %lld elements are outside: %s", (long long)v->outside, (long long)v->elements, text);
+        conclude(v, HM_FAIL, "%lld of %lld elements are outside: %s", (long long)v->outside, (long long)v->elements,
+                 text);
     } else if (!v->effects_ok) {
         conclude(v, HM_FAIL, "%s", v->effects);
     } else if (v->out_of_class) {
         describe_worst(call, v, text, sizeof text);
-        conclude(v, HM_OUT_OF_CLASS, "%lld of %lld elements are outside %s, consistent with %s: %s", (long long)v->out_of_class,
-                 (long long)v->elements, hm_class_name(v->required), hm_class_name(v->consistent), text);
+        conclude(v, HM_OUT_OF_CLASS, "%lld of %lld elements are outside %s, consistent with %s: %s",
+                 (long long)v->out_of_class, (long long)v->elements, hm_class_name(v->required),
+                 hm_class_name(v->consistent), text);
     } else if (trivial) {
         conclude(v, HM_VACUOUS, "%s", text);
     } else if (faults == 0) {
@@ -215,7 +217,7 @@ static void judge_values(hm_call *call, const hm_run *run, const hm_judge_option
     }
 }
 
-/* ---- the verdict ------------------------------------------------------------------------------------------------------- */
+/* ---- the verdict ----------------------------------------------------------------------------- */
 
 static const void *arguments(const hm_call *call) {
     return call->from_case && call->spec.broken_args == HM_ARGS_NULL ? NULL : call->args;
@@ -227,7 +229,8 @@ static void judge(hm_call *call, const hm_run *run, const hm_judge_options *opti
     snprintf(v->effects, sizeof v->effects, "ok");
     if (!hm_ladder_make(call->op, options->required, &ladder)) {
         v->required = options->required;
-        conclude(v, HM_FAIL, "%s has no class %s; it has %s", call->op->name, hm_class_name(options->required), call->op->classes);
+        conclude(v, HM_FAIL, "%s has no class %s; it has %s", call->op->name, hm_class_name(options->required),
+                 call->op->classes);
         return;
     }
     v->required = ladder.list[ladder.required];
@@ -244,7 +247,8 @@ static void judge(hm_call *call, const hm_run *run, const hm_judge_options *opti
     hm_status expected = call->from_case ? call->spec.expect : allowed;
     if (expected == HM_OK && allowed != HM_OK) {
         const char *name = hm_status_name(allowed);
-        conclude(v, HM_FAIL, "the contract refuses this call: %s (expect=%s, if that is what the case is about)", hm_error(), name);
+        conclude(v, HM_FAIL, "the contract refuses this call: %s (expect=%s, if that is what the case is about)",
+                 hm_error(), name);
         return;
     }
     bool refuses = expected != HM_OK || run->status != HM_OK;
@@ -260,8 +264,8 @@ static void judge(hm_call *call, const hm_run *run, const hm_judge_options *opti
     } else if (run->status == HM_NO_DEVICE) {
         conclude(v, HM_SKIPPED, "no device%s%s", run->error[0] ? ": " : "", run->error);
     } else {
-        conclude(v, HM_FAIL, "returned %s%s%s; the contract says ok", hm_status_name(run->status), run->error[0] ? ": " : "",
-                 run->error);
+        conclude(v, HM_FAIL, "returned %s%s%s; the contract says ok", hm_status_name(run->status),
+                 run->error[0] ? ": " : "", run->error);
     }
 }
 
@@ -273,16 +277,19 @@ void hm_judge(hm_impl *impl, hm_call *call, const hm_judge_options *options, hm_
     hm_run run = {0};
     impl->run(impl, call, arguments(call), &run);
     judge(call, &run, options, impl->ours, v);
-    bool ran = run.state == HM_RAN && run.status == HM_OK && (v->outcome == HM_PASS || v->outcome == HM_VACUOUS || v->outcome == HM_OUT_OF_CLASS);
+    bool ran = run.state == HM_RAN && run.status == HM_OK &&
+               (v->outcome == HM_PASS || v->outcome == HM_VACUOUS || v->outcome == HM_OUT_OF_CLASS);
     if (!ran || !(options->check_invariance || options->require_invariance)) return;
     bool same = hm_invariance(impl, call, v->invariance, sizeof v->invariance);
-    if (!same && (impl->ours || options->require_invariance)) conclude(v, HM_FAIL, "the outputs are not invariant: %s", v->invariance);
+    if (!same && (impl->ours || options->require_invariance))
+        conclude(v, HM_FAIL, "the outputs are not invariant: %s", v->invariance);
 }
 
 bool hm_call_vacuous(hm_call *call, const hm_judge_options *options, char *which, size_t size) {
     hm_ladder ladder;
     hm_golden *golden;
-    if (!hm_ladder_make(call->op, options->required, &ladder) || call->op->check(arguments(call)) != HM_OK) return false;
+    if (!hm_ladder_make(call->op, options->required, &ladder) || call->op->check(arguments(call)) != HM_OK)
+        return false;
     if (hm_golden_open(call->op, call->golden_args, team(call, options->threads), &golden)) return false;
     bool trivial = hm_elements_trivial(golden, call, &ladder, options->tier, which, size);
     hm_golden_close(golden);

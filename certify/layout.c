@@ -2,10 +2,10 @@
 
 #include <stdlib.h>
 
-#define DENSE_MAX (INT64_C(256) << 20) /* buffers up to this size are filled and checked in full */
-#define NEAR 4096                      /* larger ones only this near to an element, and in the guard zones */
+#define DENSE_MAX (INT64_C(256) << 20)  /* buffers up to this size are filled and checked in full */
+#define NEAR 4096                       /* larger ones only this near to an element, and in the guard zones */
 #define ELEMENTS_MAX (INT64_C(4) << 30) /* bytes of the elements of one argument */
-#define EXTENT_MAX (INT64_C(1) << 44)  /* bytes from the first to the last of them */
+#define EXTENT_MAX (INT64_C(1) << 44)   /* bytes from the first to the last of them */
 
 bool hm_view_span(const hm_tensor *t, int64_t *low, int64_t *high) {
     int64_t size = (int64_t)hm_dtype_size(t->dtype), lo = 0, hi = 0, total = size, reach;
@@ -56,13 +56,18 @@ int64_t hm_view_offset(const hm_tensor *t, int64_t index) {
 
 static int by_start(const void *a, const void *b) {
     const hm_run *p = a, *q = b;
-    return p->start != q->start ? (p->start > q->start) - (p->start < q->start) : (p->index > q->index) - (p->index < q->index);
+    return p->start != q->start ? (p->start > q->start) - (p->start < q->start)
+                                : (p->index > q->index) - (p->index < q->index);
 }
 
 static bool lay_out(const hm_call *call, int arg, hm_layout *l) {
     const hm_tensor *t = &call->tensor[arg];
     bool sparse = call->sparse[arg];
-    int64_t n = hm_view_elements(t), run = sparse ? t->shape[1] : n ? hm_view_run(t) : 1, size = (int64_t)hm_dtype_size(t->dtype);
+    int64_t n = hm_view_elements(t),
+            run = sparse ? t->shape[1]
+                  : n    ? hm_view_run(t)
+                         : 1,
+            size = (int64_t)hm_dtype_size(t->dtype);
     *l = (hm_layout){.arg = arg, .count = sparse ? call->live_count[arg] : n / run, .bytes = run * size};
     l->runs = malloc((size_t)(l->count ? l->count : 1) * sizeof *l->runs);
     if (!l->runs) return false;
@@ -83,10 +88,8 @@ int64_t hm_first_run(const hm_layout *l, int64_t a) {
     int64_t lo = 0, hi = l->count;
     while (lo < hi) {
         int64_t mid = lo + (hi - lo) / 2;
-        if (l->runs[mid].start + l->bytes > a)
-            hi = mid;
-        else
-            lo = mid + 1;
+        if (l->runs[mid].start + l->bytes > a) hi = mid;
+        else lo = mid + 1;
     }
     return lo;
 }
@@ -118,7 +121,8 @@ static bool cut_windows(hm_survey *s) {
     for (int64_t i = 0; i < n;) {
         int64_t from = near[i].from, to = near[i].to;
         for (i++; i < n && near[i].from <= to; i++) to = near[i].to > to ? near[i].to : to;
-        for (; fine && from < to; from += HM_WINDOW) fine = add_window(s, from, to - from < HM_WINDOW ? to : from + HM_WINDOW);
+        for (; fine && from < to; from += HM_WINDOW)
+            fine = add_window(s, from, to - from < HM_WINDOW ? to : from + HM_WINDOW);
     }
     free(near);
     return fine;
@@ -136,11 +140,11 @@ bool hm_survey_make(const hm_call *call, int buffer, hm_survey *s) {
     bool fine = true;
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; fine && i < op->nargs; i++)
-            if (call->buffer_of[i] == buffer && hm_is_input(op, i) == pass) fine = lay_out(call, i, &s->layout[s->layouts++]);
+            if (call->buffer_of[i] == buffer && hm_is_input(op, i) == pass)
+                fine = lay_out(call, i, &s->layout[s->layouts++]);
     bool dense = size <= DENSE_MAX;
     for (int i = 0; i < s->layouts; i++) dense = dense && !call->sparse[s->layout[i].arg];
-    if (fine && dense)
-        fine = add_window(s, 0, size);
+    if (fine && dense) fine = add_window(s, 0, size);
     else if (fine) {
         fine = add_window(s, 0, guard) && add_window(s, size - guard, size);
         for (int i = 0; fine && i < s->layouts; i++)

@@ -4,14 +4,14 @@
 
 #include "call.h"
 
-#define HM_WINDOW 65536                /* bytes looked at in one go */
-#define HM_ALONE (INT64_C(1) << 20)    /* work on fewer bytes than this is not worth a team of threads */
+#define HM_WINDOW 65536             /* bytes looked at in one go */
+#define HM_ALONE (INT64_C(1) << 20) /* work on fewer bytes than this is not worth a team of threads */
 
 static inline bool hm_is_input(const hm_op_info *op, int arg) { return op->args[arg].direction != HM_OUT; }
 static inline bool hm_is_output(const hm_op_info *op, int arg) { return op->args[arg].direction != HM_IN; }
 
-/* Bytes [*low, *high) that t's elements span, relative to element 0; 0, 0 if there are none. false if that is more than this
- * program will hold. The functions below are for tensors of which this is true. */
+/* Bytes [*low, *high) that t's elements span, relative to element 0; 0, 0 if there are none. false if that is more than
+ * this program will hold. The functions below are for tensors of which this is true. */
 bool hm_view_span(const hm_tensor *t, int64_t *low, int64_t *high);
 int64_t hm_view_elements(const hm_tensor *t); /* 0 where an extent is not positive */
 int64_t hm_view_rows(const hm_tensor *t);     /* product of the leading dimensions; 0 where one is not positive */
@@ -34,8 +34,8 @@ typedef struct {
     int64_t from, to;
 } hm_window;
 
-/* One buffer with the layouts of its arguments (inputs after outputs), and the windows in which it is filled and checked: all of it,
- * or for a very large one its guard zones and what is near an element. */
+/* One buffer with the layouts of its arguments (inputs after outputs), and the windows in which it is filled and
+ * checked: all of it, or for a very large one its guard zones and what is near an element. */
 typedef struct {
     const hm_call *call;
     const hm_buffer *buffer;
@@ -47,7 +47,7 @@ typedef struct {
 bool hm_survey_make(const hm_call *call, int buffer, hm_survey *s); /* false: no memory */
 void hm_survey_free(hm_survey *s);
 
-/* What a buffer holds at a moment: inputs not yet there; ready to run; after a run, when outputs are whatever they are. */
+/* What a buffer holds: inputs not yet there; ready to run; after a run, when outputs are whatever they are. */
 typedef enum { HM_FRESH, HM_PRISTINE, HM_AFTER } hm_moment;
 bool hm_call_fill(const hm_call *call, hm_moment when); /* effects.c; false: no memory */
 bool hm_buffer_fill(const hm_call *call, int buffer, hm_moment when);

@@ -1,4 +1,4 @@
-/* plugin.c: an implementation that runs in a worker process, which is killed when it takes too long and started again. */
+/* plugin.c: an implementation in a worker process, which is killed when it takes too long, and started again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -17,6 +17,8 @@
 
 #include "worker.h"
 
+#define LOADING 20.0 /* seconds that a plug-in has at least to be loaded, however few it has for a call */
+
 typedef struct {
     char *path;
     double timeout;
@@ -28,7 +30,7 @@ typedef struct {
 static void stop_worker(plugin *p) {
     if (!p->pid) return;
     kill(p->pid, SIGKILL);
-    while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) {}
+    while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) continue;
     close(p->fd);
     p->pid = 0;
 }
@@ -63,8 +65,8 @@ static double now(void) {
 }
 
 /* Waits for a message of size bytes. false: the worker is gone, how says why. */
-static bool await(plugin *p, void *message, size_t size, char *how, size_t how_size) {
-    double deadline = now() + p->timeout;
+static bool await(plugin *p, double seconds, void *message, size_t size, char *how, size_t how_size) {
+    double deadline = now() + seconds;
     for (;;) {
         double left = deadline - now();
         if (left > 1e6) left = 1e6;
@@ -72,7 +74,7 @@ static bool await(plugin *p, void *message, size_t size, char *how, size_t how_s
         if (ready < 0 && errno == EINTR) continue;
         if (ready != 0) break;
         if (now() < deadline) continue;
-        snprintf(how, how_size, "no answer in %g s", p->timeout);
+        snprintf(how, how_size, "no answer in %g s", seconds);
         stop_worker(p);
         return false;
     }
@@ -82,6 +84,17 @@ static bool await(plugin *p, void *message, size_t size, char *how, size_t how_s
     if (n == (ssize_t)size) return true;
     mourn_worker(p, how, how_size);
     return false;
+}
+
+/* This program's file. Its name rather than /proc/self/exe, which is valgrind's under valgrind; but that where the file
+ * is gone. */
+static const char *own_program(char *path, size_t size) {
+    static const char deleted[] = " (deleted)";
+    ssize_t n = readlink("/proc/self/exe", path, size - 1);
+    if (n <= 0) return "/proc/self/exe";
+    path[n] = 0;
+    size_t ending = sizeof deleted - 1;
+    return (size_t)n > ending && !strcmp(path + n - ending, deleted) ? "/proc/self/exe" : path;
 }
 
 static bool start_worker(plugin *p, char *why, size_t size) {
@@ -96,15 +109,16 @@ static bool start_worker(plugin *p, char *why, size_t size) {
     sigset_t none;
     sigemptyset(&none);
     posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_adddup2(&files, pair[1], WORKER_FD); /* first: pair[1] may be 0 */
     posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&files, 2, 1); /* what the plug-in prints is log, not result */
-    posix_spawn_file_actions_adddup2(&files, pair[1], WORKER_FD);
     posix_spawn_file_actions_addclosefrom_np(&files, WORKER_FD + 1);
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
     char *argv[] = {"hallmark", WORKER_VERB, p->path, NULL};
-    int failed = posix_spawn(&p->pid, "/proc/self/exe", &files, &attributes, argv, environ);
+    char program[4096];
+    int failed = posix_spawn(&p->pid, own_program(program, sizeof program), &files, &attributes, argv, environ);
     posix_spawn_file_actions_destroy(&files);
     posix_spawnattr_destroy(&attributes);
     close(pair[1]);
@@ -116,7 +130,7 @@ static bool start_worker(plugin *p, char *why, size_t size) {
         return false;
     }
     char how[128];
-    if (!await(p, &p->about, sizeof p->about, how, sizeof how)) {
+    if (!await(p, p->timeout > LOADING ? p->timeout : LOADING, &p->about, sizeof p->about, how, sizeof how)) {
         snprintf(why, size, "as it was loaded: %s", how);
         return false;
     }
@@ -188,7 +202,8 @@ static void plugin_run(hm_impl *self, hm_call *call, const void *args, hm_run *r
     run->state = HM_RAN;
     if (self->place == HM_CUDA) {
         run->status = HM_NO_DEVICE;
-        snprintf(run->error, sizeof run->error, "this version runs plug-ins on the host only, and this one is for cuda");
+        snprintf(run->error, sizeof run->error,
+                 "this version runs plug-ins on the host only, and this one is for cuda");
         return;
     }
     run->state = HM_DIED;
@@ -212,7 +227,7 @@ static void plugin_run(hm_impl *self, hm_call *call, const void *args, hm_run *r
         mourn_worker(p, run->error, sizeof run->error);
         return;
     }
-    if (!await(p, &a, sizeof a, run->error, sizeof run->error)) return;
+    if (!await(p, p->timeout, &a, sizeof a, run->error, sizeof run->error)) return;
     if (a.status < 0 || a.status >= HM_STATUS_COUNT) {
         snprintf(run->error, sizeof run->error, "returned %d, which is no hm_status", a.status);
         return;

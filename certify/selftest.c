@@ -12,7 +12,7 @@
 #include "../op/dtype.h"
 #include "elements.h"
 
-/* ---- cases ------------------------------------------------------------------------------------------------------------- */
+/* ---- cases ----------------------------------------------------------------------------------- */
 
 static int keep(const hm_case_spec *spec, void *context) {
     hm_case_list *list = context;
@@ -41,7 +41,7 @@ int hm_cases_outside(const char *op, uint64_t seed, hm_case_list *to, char *why,
     return result;
 }
 
-/* ---- truth -------------------------------------------------------------------------------------------------------------- */
+/* ---- truth ----------------------------------------------------------------------------------- */
 
 static bool is_output(const hm_call *call, int arg) {
     return call->op->args[arg].direction != HM_IN && call->tensor[arg].dtype != HM_DTYPE_NONE;
@@ -84,7 +84,8 @@ hm_status hm_truth_make(const hm_call *call, hm_class c, hm_tier tier, hm_truth 
         a->arg = i;
         if (!cut(a, hm_row_count(t), t->shape[t->ndim - 1])) status = HM_NO_MEMORY;
         if (a->n > 0) truth->elements += a->rows * a->n;
-        for (int64_t r = 0; r < a->rows && a->n > 0 && !status; r++) status = hm_golden_row_get(golden, i, r, c, tier, &a->row[r]);
+        for (int64_t r = 0; r < a->rows && a->n > 0 && !status; r++)
+            status = hm_golden_row_get(golden, i, r, c, tier, &a->row[r]);
     }
     truth->seconds = thread_seconds() - start;
     hm_golden_close(golden);
@@ -137,11 +138,13 @@ uint64_t hm_truth_hash(const hm_call *call) {
     for (int i = 0; i < call->op->nargs; i++) {
         const hm_tensor *t = &call->tensor[i];
         if (!is_output(call, i) || call->buffer_of[i] < 0) continue;
-        int64_t n = t->shape[t->ndim - 1], size = (int64_t)hm_dtype_size(t->dtype), stride = t->stride[t->ndim - 1] * size;
+        int64_t n = t->shape[t->ndim - 1], size = (int64_t)hm_dtype_size(t->dtype),
+                stride = t->stride[t->ndim - 1] * size;
         for (int64_t r = 0; r < hm_row_count(t); r++) {
             const char *row = row_at(t, r);
             if (stride == size) hash = XXH3_64bits_withSeed(row, (size_t)(n * size), hash);
-            for (int64_t k = 0; k < n && stride != size; k++) hash = XXH3_64bits_withSeed(row + k * stride, (size_t)size, hash);
+            for (int64_t k = 0; k < n && stride != size; k++)
+                hash = XXH3_64bits_withSeed(row + k * stride, (size_t)size, hash);
         }
     }
     return hash;

@@ -1,6 +1,6 @@
-/* selftest.h: is the judge itself any good? What it catches (the fault table, on every case), what it must not accuse (the legal
- * variants), and whether golden's two tiers agree with MPFR alone. Nothing here depends on time or on the number of threads but
- * the seconds that are reported as such. */
+/* selftest.h: is the judge itself any good? What it catches (the fault table, on every case), what it must not accuse
+ * (the legal variants), and whether golden's two tiers agree with MPFR alone. Nothing here depends on time or on the
+ * number of threads but the seconds that are reported as such. */
 #ifndef HM_SELFTEST_H
 #define HM_SELFTEST_H
 
@@ -8,14 +8,16 @@
 #include "faults.h"
 
 typedef struct {
-    const char *op;                                     /* NULL: all */
+    const char *op; /* NULL: all */
     uint64_t seed;
-    int threads;                                        /* 0: OpenMP's default */
-    bool (*step)(void *context, const char *label);     /* called once for each case, one at a time; false: stop. May be NULL */
+    int threads; /* 0: OpenMP's default */
+    bool (*step)(void *context,
+                 const char *label); /* called once for each case, one at a time; false: stop. May be NULL */
     void *context;
 } hm_selftest_options;
 
-/* ---- cases --------------------------------------------------------------------------------------------------------------- */
+/* ---- cases
+ * --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     hm_case_spec *spec;
@@ -26,7 +28,8 @@ typedef struct {
 int hm_cases_of_suite(hm_suite suite, const char *op, uint64_t seed, hm_case_list *to, char *why, size_t size);
 int hm_cases_outside(const char *op, uint64_t seed, hm_case_list *to, char *why, size_t size);
 
-/* ---- truth: golden for every output of a call, kept ------------------------------------------------------------------------ */
+/* ---- truth: golden for every output of a call, kept
+ * ------------------------------------------------------------------------ */
 
 typedef struct {
     int arg;
@@ -51,7 +54,8 @@ int64_t hm_truth_outside(const hm_truth *truth, const hm_call *call);
 /* Over the bits of all output elements. */
 uint64_t hm_truth_hash(const hm_call *call);
 
-/* ---- kills --------------------------------------------------------------------------------------------------------------- */
+/* ---- kills
+ * --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     char line[HM_CASE_MAX];
@@ -59,7 +63,7 @@ typedef struct {
     unsigned char *killed; /* [hm_fault_count()]; 0 for faults of other ops */
     int kills;
     int64_t elements;
-    bool bad;              /* the contract itself, as `ref` has it, is not admitted: the row says nothing */
+    bool bad; /* the contract itself, as `ref` has it, is not admitted: the row says nothing */
 } hm_kill_row;
 
 typedef struct {
@@ -81,18 +85,21 @@ hm_status hm_kills_run(const hm_case_list *cases, const hm_selftest_options *opt
 void hm_kills_free(hm_kills *kills);
 /* The matrix as JSON: {"case line": ["fault", ...], ...}, sorted, faults without their op's name. Free with free(). */
 char *hm_kills_json(const hm_kills *kills);
+/* Is the compiled-in data/cases/kills.json this matrix? */
+bool hm_kills_current(const hm_kills *kills);
 /* The verdict of the judge, as a user meets it (--impl fault:ID), on one case: true if it is fail or out_of_class. */
 bool hm_kills_confirm(const hm_fault *fault, const char *line, char *why, size_t size);
 
-/* ---- false alarms ---------------------------------------------------------------------------------------------------------- */
+/* ---- false alarms
+ * ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    int64_t cases, elements; /* judged */
-    int64_t outside;         /* of its own class */
-    int64_t beyond_chain64;  /* outside chain64 on stagnate rows */
-    int64_t most_beyond;     /* outside chain512 in one case, */
+    int64_t cases, elements;  /* judged */
+    int64_t outside;          /* of its own class */
+    int64_t beyond_chain64;   /* outside chain64 on stagnate rows */
+    int64_t most_beyond;      /* outside chain512 in one case, */
     char beyond[HM_CASE_MAX]; /* this one; "" if there is none */
-    char first[HM_CASE_MAX]; /* a case with elements outside; "" if there is none */
+    char first[HM_CASE_MAX];  /* a case with elements outside; "" if there is none */
 } hm_variant_score;
 
 typedef struct {
@@ -106,12 +113,13 @@ typedef struct {
 hm_status hm_alarms_run(const hm_selftest_options *options, int64_t elements, hm_alarms *alarms);
 void hm_alarms_free(hm_alarms *alarms);
 
-/* ---- tiers --------------------------------------------------------------------------------------------------------------- */
+/* ---- tiers
+ * --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     int64_t cases, elements;
-    int64_t different;         /* elements whose admissible set or ideal value differs */
-    double two, mpfr;          /* seconds of processor time */
+    int64_t different; /* elements whose admissible set or ideal value differs */
+    double two, mpfr;  /* seconds of processor time */
     char first[HM_CASE_MAX];
     bool stopped;
 } hm_tiers;

@@ -1,5 +1,5 @@
-/* False alarms: legal variants on generated cases, each judged in its own class. Cases are drawn from the op's description table,
- * so that a new op, dtype, mode or generator is covered without a line here. */
+/* False alarms: legal variants on generated cases, each judged in its own class. Cases are drawn from the op's
+ * description table, so that a new op, dtype, mode or generator is covered without a line here. */
 #include <inttypes.h>
 #include <omp.h>
 #include <stdio.h>
@@ -12,7 +12,8 @@
 
 enum { BATCH = 64, MOST_ELEMENTS = 1 << 15 };
 
-/* ---- drawing a case ---------------------------------------------------------------------------------------------------------- */
+/* ---- drawing a case
+ * ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     uint64_t seed, index; /* of the case */
@@ -23,7 +24,9 @@ static int64_t drawn(const draw *d, const char *what, int64_t n) {
 }
 
 /* Vector widths and their neighbours, the widths of models, and rows long enough to tell the classes apart. */
-static const int64_t widths[] = {1, 2, 3, 5, 7, 8, 11, 13, 16, 31, 33, 63, 64, 65, 77, 127, 128, 129, 255, 256, 257, 500, 576, 768, 1000, 1024, 1536, 2048, 2560, 4095, 4096, 4097, 5120, 7168, 8192, 12288, 16384};
+static const int64_t widths[] = {1,    2,    3,    5,    7,    8,    11,   13,   16,   31,    33,   63,   64,
+                                 65,   77,   127,  128,  129,  255,  256,  257,  500,  576,   768,  1000, 1024,
+                                 1536, 2048, 2560, 4095, 4096, 4097, 5120, 7168, 8192, 12288, 16384};
 
 /* One case of each batch has long rows that separate the classes. */
 static bool separating(const draw *d) { return d->index % BATCH == 0; }
@@ -66,9 +69,9 @@ static void line_drawn(const hm_op_info *op, const draw *d, char *line, size_t s
         if (a->optional && drawn(d, "absent", 4) == 0)
             at += (size_t)snprintf(line + at, size - at, " %s=none", a->name);
         else if (!strncmp(a->shape, "...,", 4))
-            at += (size_t)snprintf(line + at, size - at, " %s=%s[%" PRId64 ",%" PRId64 "]", a->name, dtype, rows_drawn(d), width_drawn(d));
-        else
-            at += (size_t)snprintf(line + at, size - at, " %s=%s[%" PRId64 "]", a->name, dtype, width_drawn(d));
+            at += (size_t)snprintf(line + at, size - at, " %s=%s[%" PRId64 ",%" PRId64 "]", a->name, dtype,
+                                   rows_drawn(d), width_drawn(d));
+        else at += (size_t)snprintf(line + at, size - at, " %s=%s[%" PRId64 "]", a->name, dtype, width_drawn(d));
     }
     for (int i = 0; i < op->nparams; i++) {
         const hm_param_info *p = &op->params[i];
@@ -77,21 +80,24 @@ static void line_drawn(const hm_op_info *op, const draw *d, char *line, size_t s
         if (p->type == HM_PARAM_MODE)
             at += (size_t)snprintf(line + at, size - at, " %s=%s", p->name, p->values[drawn(d, p->name, values)]);
         else if (p->type == HM_PARAM_F64)
-            at += (size_t)snprintf(line + at, size - at, " %s=%s", p->name, numbers[drawn(d, p->name, sizeof numbers / sizeof *numbers)]);
+            at += (size_t)snprintf(line + at, size - at, " %s=%s", p->name,
+                                   numbers[drawn(d, p->name, sizeof numbers / sizeof *numbers)]);
         else if (drawn(d, p->name, 4) == 0)
             at += (size_t)snprintf(line + at, size - at, " %s=%" PRId64, p->name, 1 + drawn(d, "part", width_drawn(d)));
     }
     snprintf(line + at, size - at, " gen=%s seed=%" PRIu64, generator_drawn(d), d->seed + d->index);
 }
 
-/* A legal case: the first of a fixed sequence of draws that the op's check accepts. NULL: none was, or memory is short. */
+/* A legal case: the first of a fixed sequence of draws that the op's check accepts. NULL: none was, or memory is short.
+ */
 static hm_call *legal_call(const hm_op_info *op, draw d) {
     for (int attempt = 0; attempt < 1000; attempt++, d.seed += UINT64_C(0x9e3779b97f4a7c15)) {
         char line[HM_CASE_MAX], why[256];
         hm_case_spec spec;
         hm_call *call;
         line_drawn(op, &d, line, sizeof line);
-        if (hm_case_parse(line, &spec, why, sizeof why)) return NULL; /* the description table does not describe the cases */
+        if (hm_case_parse(line, &spec, why, sizeof why))
+            return NULL; /* the description table does not describe the cases */
         if (hm_call_from_case(&spec, &call, why, sizeof why)) return NULL;
         if (op->check(call->args) == HM_OK) return call;
         hm_call_free(call);
@@ -99,9 +105,11 @@ static hm_call *legal_call(const hm_op_info *op, draw d) {
     return NULL;
 }
 
-/* ---- judging ----------------------------------------------------------------------------------------------------------------- */
+/* ---- judging
+ * ----------------------------------------------------------------------------------------------------------------- */
 
-static void count(hm_variant_score *score, const hm_call *call, int64_t elements, int64_t outside, int64_t beyond64, int64_t beyond) {
+static void count(hm_variant_score *score, const hm_call *call, int64_t elements, int64_t outside, int64_t beyond64,
+                  int64_t beyond) {
 #pragma omp critical(hm_selftest_score)
     {
         score->cases++;
@@ -109,11 +117,13 @@ static void count(hm_variant_score *score, const hm_call *call, int64_t elements
         score->outside += outside;
         score->beyond_chain64 += beyond64;
         /* the first in order of the text, so that it does not depend on the threads */
-        if (beyond > score->most_beyond || (beyond && beyond == score->most_beyond && strcmp(call->name, score->beyond) < 0)) {
+        if (beyond > score->most_beyond ||
+            (beyond && beyond == score->most_beyond && strcmp(call->name, score->beyond) < 0)) {
             score->most_beyond = beyond;
             snprintf(score->beyond, sizeof score->beyond, "%s", call->name);
         }
-        if (outside && (!score->first[0] || strcmp(call->name, score->first) < 0)) snprintf(score->first, sizeof score->first, "%s", call->name);
+        if (outside && (!score->first[0] || strcmp(call->name, score->first) < 0))
+            snprintf(score->first, sizeof score->first, "%s", call->name);
     }
 }
 
@@ -123,18 +133,21 @@ static hm_status one_case(const hm_op_info *op, draw d, hm_alarms *alarms) {
     hm_truth truth[HM_CLASS_COUNT] = {0};
     uint64_t *hash = calloc((size_t)variants + 1, sizeof *hash);
     hm_status status = call && hash ? HM_OK : HM_INTERNAL;
-    for (int c = 0; c < HM_CLASS_COUNT && !status; c++) status = hm_truth_make(call, (hm_class)c, HM_TIER_TWO, &truth[c]);
+    for (int c = 0; c < HM_CLASS_COUNT && !status; c++)
+        status = hm_truth_make(call, (hm_class)c, HM_TIER_TWO, &truth[c]);
     for (int v = 0; v < variants && !status; v++) {
         const hm_variant *variant = hm_variant_at(v);
         if (strcmp(variant->op, op->name)) continue;
         char effects[256];
         hm_call_reset(call);
-        bool fine = variant->run(variant->variation, call->args) == HM_OK && hm_call_effects(call, false, effects, sizeof effects);
+        bool fine = variant->run(variant->variation, call->args) == HM_OK &&
+                    hm_call_effects(call, false, effects, sizeof effects);
         const hm_truth *own = &truth[hm_class_named(variant->class_name)];
         hash[v] = hm_truth_hash(call);
         bool stagnates = !strcmp(call->spec.generator, "stagnate");
         count(&alarms->score[v], call, own->elements, fine ? hm_truth_outside(own, call) : own->elements + 1,
-              stagnates ? hm_truth_outside(&truth[HM_CHAIN64], call) : 0, stagnates ? hm_truth_outside(&truth[HM_CHAIN512], call) : 0);
+              stagnates ? hm_truth_outside(&truth[HM_CHAIN64], call) : 0,
+              stagnates ? hm_truth_outside(&truth[HM_CHAIN512], call) : 0);
         for (int w = 0; w < v; w++)
             if (hash[w] && hash[w] != hash[v] && !strcmp(hm_variant_at(w)->op, op->name)) {
 #pragma omp atomic write
@@ -150,7 +163,8 @@ static hm_status one_case(const hm_op_info *op, draw d, hm_alarms *alarms) {
 hm_status hm_alarms_run(const hm_selftest_options *options, int64_t elements, hm_alarms *alarms) {
     const hm_op_info *op = hm_op_named(options->op);
     size_t variants = (size_t)hm_variant_count();
-    *alarms = (hm_alarms){.score = calloc(variants + 1, sizeof *alarms->score), .differ = calloc(variants * variants + 1, 1)};
+    *alarms =
+        (hm_alarms){.score = calloc(variants + 1, sizeof *alarms->score), .differ = calloc(variants * variants + 1, 1)};
     if (!alarms->score || !alarms->differ) return HM_NO_MEMORY;
     int threads = options->threads > 0 ? options->threads : omp_get_max_threads();
     hm_status status = HM_OK;

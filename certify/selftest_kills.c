@@ -1,5 +1,5 @@
-/* The kill matrix: every fault on every case. Golden is computed once a case and kept for all faults; the verdict of the whole
- * judge on one case of each fault (hm_kills_confirm) ties that short way to the one that users take. */
+/* The kill matrix: every fault on every case. Golden is computed once a case and kept for all faults; the verdict of
+ * the whole judge on one case of each fault (hm_kills_confirm) ties that short way to the one that users take. */
 #include <jansson.h>
 #include <math.h>
 #include <omp.h>
@@ -10,12 +10,13 @@
 
 #include "../op/check.h"
 #include "../op/dtype.h"
-#include "elements.h"
+#include "embedded.h"
 #include "invariance.h"
 #include "judge.h"
 #include "selftest.h"
 
-/* ---- allclose ------------------------------------------------------------------------------------------------------------- */
+/* ---- allclose
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* All elements of all outputs as numbers, in order. */
 static double *outputs_of(const hm_call *call, int64_t elements) {
@@ -25,7 +26,8 @@ static double *outputs_of(const hm_call *call, int64_t elements) {
         if (call->op->args[i].direction == HM_IN || t->dtype == HM_DTYPE_NONE) continue;
         int64_t n = t->shape[t->ndim - 1];
         for (int64_t r = 0; n > 0 && r < hm_row_count(t); r++, at += n)
-            hm_load_row(t->dtype, (char *)t->data + hm_row_offset(t, r) * (int64_t)hm_dtype_size(t->dtype), t->stride[t->ndim - 1], n, at);
+            hm_load_row(t->dtype, (char *)t->data + hm_row_offset(t, r) * (int64_t)hm_dtype_size(t->dtype),
+                        t->stride[t->ndim - 1], n, at);
     }
     return to;
 }
@@ -39,7 +41,8 @@ static bool allclose(const double *got, const double *want, int64_t n) {
     return true;
 }
 
-/* ---- one case --------------------------------------------------------------------------------------------------------------- */
+/* ---- one case
+ * --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     hm_call *call;
@@ -78,7 +81,8 @@ static outcome try(const hm_fault *fault, const subject *s) {
     bool ok = run.status == HM_OK, clean = hm_call_effects(s->call, s->refused || !ok, effects, sizeof effects);
     o.killed = s->refused ? ok || !clean : !ok || !clean || wrote_another_dtype(s->call, &run);
     o.bits = XXH3_64bits_withSeed(&run, sizeof run.state + sizeof run.status, s->refused ? 0 : hm_truth_hash(s->call));
-    o.bits = XXH3_64bits_withSeed(run.written, sizeof run.written, XXH3_64bits_withSeed(effects, strlen(effects), o.bits));
+    o.bits =
+        XXH3_64bits_withSeed(run.written, sizeof run.written, XXH3_64bits_withSeed(effects, strlen(effects), o.bits));
     if (s->refused) return o;
     if (ok) o.outside = hm_truth_outside(&s->truth, s->call);
     if (o.outside) o.killed = true;
@@ -141,14 +145,16 @@ static hm_status one_case(const hm_case_spec *spec, int index, hm_kill_row *row,
     return status;
 }
 
-/* ---- the matrix ------------------------------------------------------------------------------------------------------------- */
+/* ---- the matrix
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static void find_smallest(hm_kills *kills) {
     for (int f = 0; f < hm_fault_count(); f++) {
         int *best = &kills->score[f].smallest;
         *best = -1;
         for (int r = 0; r < kills->rows; r++)
-            if (kills->row[r].killed[f] && (*best < 0 || kills->row[r].elements < kills->row[*best].elements)) *best = r;
+            if (kills->row[r].killed[f] && (*best < 0 || kills->row[r].elements < kills->row[*best].elements))
+                *best = r;
     }
 }
 
@@ -156,7 +162,8 @@ hm_status hm_kills_run(const hm_case_list *cases, const hm_selftest_options *opt
     int faults = hm_fault_count(), n = cases->n;
     hm_status status = HM_OK;
     bool stopped = false;
-    *kills = (hm_kills){.row = calloc((size_t)n + 1, sizeof *kills->row), .rows = n,
+    *kills = (hm_kills){.row = calloc((size_t)n + 1, sizeof *kills->row),
+                        .rows = n,
                         .score = calloc((size_t)faults + 1, sizeof *kills->score)};
     if (!kills->row || !kills->score) return HM_NO_MEMORY;
     for (int i = 0; i < n; i++) {
@@ -229,6 +236,15 @@ char *hm_kills_json(const hm_kills *kills) {
     return text;
 }
 
+bool hm_kills_current(const hm_kills *kills) {
+    char *json = hm_kills_json(kills);
+    bool current = false;
+    for (int i = 0; i < hm_embedded_count; i++)
+        if (!strcmp(hm_embedded[i].name, "kills.json")) current = json && !strcmp(hm_embedded[i].data, json);
+    free(json);
+    return current;
+}
+
 bool hm_kills_confirm(const hm_fault *fault, const char *line, char *why, size_t size) {
     char name[128];
     hm_case_spec spec;
@@ -241,7 +257,8 @@ bool hm_kills_confirm(const hm_fault *fault, const char *line, char *why, size_t
         hm_impl_close(impl);
         return false;
     }
-    hm_judge_options options = {.required = HM_CLASS_NONE, .tier = HM_TIER_TWO, .require_invariance = fault->needs_invariance};
+    hm_judge_options options = {
+        .required = HM_CLASS_NONE, .tier = HM_TIER_TWO, .require_invariance = fault->needs_invariance};
     hm_judge(impl, call, &options, &verdict);
     snprintf(why, size, "%s: %s", hm_outcome_name(verdict.outcome), verdict.why);
     hm_call_free(call);

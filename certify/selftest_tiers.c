@@ -10,14 +10,13 @@ static bool same_parts(const hm_golden_row *a, const hm_golden_row *b) {
     for (int64_t i = 0; i < a->nparts; i++) {
         const hm_golden_parts *p = &a->parts[i], *q = &b->parts[i];
         size_t size = (size_t)p->n * sizeof *p->lo;
-        if (p->index != q->index || p->n != q->n || memcmp(p->lo, q->lo, size) || memcmp(p->hi, q->hi, size)) return false;
+        if (p->index != q->index || p->n != q->n || memcmp(p->lo, q->lo, size) || memcmp(p->hi, q->hi, size))
+            return false;
     }
     return true;
 }
 
-static bool same_bits(const double *a, const double *b) {
-    return *a != *a ? *b != *b : !memcmp(a, b, sizeof *a);
-}
+static bool same_bits(const double *a, const double *b) { return *a != *a ? *b != *b : !memcmp(a, b, sizeof *a); }
 
 static int64_t differences(const hm_truth *a, const hm_truth *b) {
     int64_t different = 0;

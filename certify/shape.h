@@ -1,5 +1,6 @@
-/* shape.h: the symbolic shapes of the description table. "...,heads,head_size": "..." stands for the leading dimensions, the others are
- * names, or sums of names ("nope+rope"). A stated shape gives names their extents; they give the shapes that nobody stated. */
+/* shape.h: the symbolic shapes of the description table. "...,heads,head_size": "..." stands for the leading
+ * dimensions, the others are names, or sums of names ("nope+rope"). A stated shape gives names their extents; they give
+ * the shapes that nobody stated. */
 #ifndef HM_SHAPE_H
 #define HM_SHAPE_H
 
@@ -20,7 +21,8 @@ typedef struct {
 int hm_shape_fixed(const char *shape);
 /* Symbol d (counted from the left) of them. */
 const char *hm_shape_symbol(const char *shape, int d, size_t *length);
-/* Binds what is still free, if the rank fits at all; whether it fits what is bound already is the contract's business. */
+/* Binds what is still free, if the rank fits at all; whether it fits what is bound already is the contract's business.
+ */
 void hm_symbols_bind(hm_symbols *s, const char *shape, int ndim, const int64_t *extent);
 /* The shape that the symbols give. 0, or with *unknown and *length set the name (or "...") that nothing has bound. */
 int hm_symbols_shape(const hm_symbols *s, const char *shape, int64_t *to, const char **unknown, size_t *length);

@@ -67,8 +67,8 @@ static int each_line(walk *w, const char *text, hm_suite suite) {
     return 0;
 }
 
-int hm_case_file_each(const char *file, hm_suite suite, uint64_t seed, int (*visit)(const hm_case_spec *, void *), void *context,
-                      char *why, size_t size) {
+int hm_case_file_each(const char *file, hm_suite suite, uint64_t seed, int (*visit)(const hm_case_spec *, void *),
+                      void *context, char *why, size_t size) {
     for (int f = 0; f < hm_embedded_count; f++) {
         if (strcmp(hm_embedded[f].name, file)) continue;
         walk w = {file, 1, seed, visit, context, why, size};
@@ -77,8 +77,8 @@ int hm_case_file_each(const char *file, hm_suite suite, uint64_t seed, int (*vis
     return 0;
 }
 
-int hm_suite_each(hm_suite suite, const char *op, uint64_t seed, int (*visit)(const hm_case_spec *, void *), void *context,
-                  char *why, size_t size) {
+int hm_suite_each(hm_suite suite, const char *op, uint64_t seed, int (*visit)(const hm_case_spec *, void *),
+                  void *context, char *why, size_t size) {
     for (int i = 0; i < hm_op_count(); i++) {
         char file[80];
         if (op && strcmp(op, hm_op_at(i)->name)) continue;

@@ -42,18 +42,22 @@ static void *open_plugin(const char *path, hello *h) {
         snprintf(symbol, sizeof symbol, "hm_plugin_%s", hm_op_at(i)->name);
         any |= h->provides[i] = dlsym(library, symbol) != NULL;
     }
-    if (!any) snprintf(h->error, sizeof h->error, "it offers no op; a function such as hm_plugin_%s is missing", hm_op_at(0)->name);
+    if (!any)
+        snprintf(h->error, sizeof h->error, "it offers no op; a function such as hm_plugin_%s is missing",
+                 hm_op_at(0)->name);
     return h->error[0] ? NULL : library;
 }
 
-/* Receives one message of exactly size bytes and the descriptors that came with it; false when the other end is gone. */
+/* Receives one message of exactly size bytes and the descriptors that came with it; false when the other end is gone.
+ */
 static bool receive(int fd, void *message, size_t size, int *fds, int *nfds) {
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(HM_MAX_ARGS * sizeof(int))];
     } control;
     struct iovec piece = {message, size};
-    struct msghdr m = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+    struct msghdr m = {
+        .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
     ssize_t n;
     do n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
@@ -88,7 +92,8 @@ bool hm_worker_send(int fd, const void *message, size_t size, const int *fds, in
 
 /* Maps the memory file with NO_ACCESS bytes on either side; NULL if it cannot be. */
 static unsigned char *map_guarded(int fd, size_t size) {
-    unsigned char *whole = mmap(NULL, size + 2 * NO_ACCESS, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    unsigned char *whole =
+        mmap(NULL, size + 2 * NO_ACCESS, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (whole == MAP_FAILED) return NULL;
     void *middle = mmap(whole + NO_ACCESS, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0);
     if (middle == MAP_FAILED) {
@@ -110,11 +115,13 @@ static void serve(void *library, request *r, const int *fds, answer *a) {
         mapped = mapped && base[b];
     }
     for (int i = 0; i < op->nargs; i++)
-        hm_arg_tensor(op, r->args, i)->data = mapped && r->buffer_of[i] >= 0 ? base[r->buffer_of[i]] + r->offset[i] : NULL;
+        hm_arg_tensor(op, r->args, i)->data =
+            mapped && r->buffer_of[i] >= 0 ? base[r->buffer_of[i]] + r->offset[i] : NULL;
     *a = (answer){.status = HM_NO_MEMORY, .error = "the worker could not map the buffers"};
     if (mapped) {
         hm_op_fn *function = (hm_op_fn *)dlsym(library, symbol);
-        const char *(*error)(void) = (const char *(*)(void))dlsym(library, "hm_error"); /* if it builds on libhallmark */
+        const char *(*error)(void) =
+            (const char *(*)(void))dlsym(library, "hm_error"); /* if it builds on libhallmark */
         a->status = (int)function(r->null_args ? NULL : r->args);
         snprintf(a->error, sizeof a->error, "%s", a->status && error ? error() : "");
     }

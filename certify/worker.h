@@ -1,9 +1,9 @@
 /* worker.h: what travels between the judge (plugin.c) and a plug-in's process (worker.c).
  *
- * The judge never loads a plug-in: a library linked with -ffast-math sets flush-to-zero for the whole process as it is loaded,
- * and any defect of it would be ours. The worker is this same program, started with a hidden verb. A call travels as one message
- * over a socket, with the memory files of its buffers; the worker maps each between pages without access and answers
- * with a status. It never sees golden or the judge's copies of the inputs. */
+ * The judge never loads a plug-in: a library linked with -ffast-math sets flush-to-zero for the whole process as it is
+ * loaded, and any defect of it would be ours. The worker is this same program, started with a hidden verb. A call
+ * travels as one message over a socket, with the memory files of its buffers; the worker maps each between pages
+ * without access and answers with a status. It never sees golden or the judge's copies of the inputs. */
 #ifndef HM_WORKER_H
 #define HM_WORKER_H
 
@@ -26,8 +26,8 @@ typedef struct {
     int op, nbuffers;
     bool null_args;
     size_t buffer_size[HM_MAX_ARGS];
-    int buffer_of[HM_MAX_ARGS];   /* -1: the argument's pointer is passed on as it is if NULL, else as NULL */
-    size_t offset[HM_MAX_ARGS];   /* of the argument's element 0 in its buffer */
+    int buffer_of[HM_MAX_ARGS]; /* -1: the argument's pointer is passed on as it is if NULL, else as NULL */
+    size_t offset[HM_MAX_ARGS]; /* of the argument's element 0 in its buffer */
     unsigned char args[MOST_ARGS_SIZE];
 } request;
 

@@ -1,8 +1,6 @@
 # Case lists and the kill matrix as C arrays in hm_certify (certify/embedded.h).
 get_property(files TARGET hm_certify PROPERTY HM_EMBEDDED)
-if(EXISTS ${PROJECT_SOURCE_DIR}/data/cases/kills.json)
 list(APPEND files ${PROJECT_SOURCE_DIR}/data/cases/kills.json)
-endif()
 list(JOIN files "," joined)
 add_custom_command(
     OUTPUT ${PROJECT_BINARY_DIR}/embedded.c

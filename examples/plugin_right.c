@@ -3,11 +3,11 @@
  *     build/release/hallmark certify --impl ./right.so --op rms_norm */
 #include <hallmark/rms_norm.h>
 #include <math.h>
+#include <string.h>
 const int hm_plugin_abi = HM_PLUGIN_ABI;
-typedef union { float f; uint32_t bits; } word;
-static float load(uint16_t h) { return (word){.bits = (uint32_t)h << 16}.f; }
+static float load(uint16_t h) { return *(float *)memcpy(&(float){0}, &(uint32_t){(uint32_t)h << 16}, 4); }
 static uint16_t round_bf16(float f) { /* to nearest, ties to even; NaN stays NaN */
-    uint32_t bits = (word){.f = f}.bits;
+    uint32_t bits = *(uint32_t *)memcpy(&(uint32_t){0}, &f, 4);
     return f != f ? 0x7fc0 : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 

@@ -18,7 +18,8 @@ static hm_status open_context(const void *args, int threads, void **context) {
 }
 
 static const char *element_at(const hm_tensor *t, int64_t row, int64_t i) {
-    return (const char *)t->data + (hm_row_offset(t, row) + i * t->stride[t->ndim - 1]) * (int64_t)hm_dtype_size(t->dtype);
+    return (const char *)t->data +
+           (hm_row_offset(t, row) + i * t->stride[t->ndim - 1]) * (int64_t)hm_dtype_size(t->dtype);
 }
 
 static hm_status row_of(const void *context, int arg, int64_t row, hm_class c, hm_tier tier, hm_golden_row *out) {
@@ -35,7 +36,8 @@ static double distance(const void *context, int arg, int64_t row, int64_t index,
     (void)arg;
     const hm_concat_mla_q_args *a = context;
     int64_t n = a->ql_nope.shape[a->ql_nope.ndim - 1];
-    double v = index < n ? hm_load(a->ql_nope.dtype, element_at(&a->ql_nope, row, index)) : hm_load(a->q_pe.dtype, element_at(&a->q_pe, row, index - n));
+    double v = index < n ? hm_load(a->ql_nope.dtype, element_at(&a->ql_nope, row, index))
+                         : hm_load(a->q_pe.dtype, element_at(&a->q_pe, row, index - n));
     return hm_distance_of_sum(v, 1, 0, 0, a->q_out.dtype, got);
 }
 

@@ -19,10 +19,16 @@ static hm_status open_context(const void *args, int threads, void **context) {
     if (!norm) return hm_fail(HM_NO_MEMORY, "golden: no memory");
     int64_t hidden = a.x.shape[a.x.ndim - 1];
     hm_dtype R = a.residual_out.dtype;
-    *norm = (hm_norm){.x = a.x, .residual = a.residual, .weight = a.weight, .T = a.x.dtype, .R = R,
+    *norm = (hm_norm){.x = a.x,
+                      .residual = a.residual,
+                      .weight = a.weight,
+                      .T = a.x.dtype,
+                      .R = R,
                       .read_rounded = a.residual_read == HM_READ_ROUNDED || R == HM_F32,
-                      .norm_first = a.round == HM_ROUND_NORM_FIRST, .one_plus = a.weight_form == HM_WEIGHT_ONE_PLUS,
-                      .eps = (float)a.eps, .variance_size = a.variance_size ? a.variance_size : hidden};
+                      .norm_first = a.round == HM_ROUND_NORM_FIRST,
+                      .one_plus = a.weight_form == HM_WEIGHT_ONE_PLUS,
+                      .eps = (float)a.eps,
+                      .variance_size = a.variance_size ? a.variance_size : hidden};
     if ((s = hm_norm_open(norm, hidden))) free(norm);
     else *context = norm;
     return s;
@@ -36,17 +42,20 @@ static void close_context(void *context) {
 static bool is_residual_out(int arg) { return strcmp(hm_fused_add_rms_norm_info.args[arg].name, "residual_out") == 0; }
 
 static double element_of(const hm_tensor *t, int64_t row, int64_t i) {
-    return hm_load(t->dtype, (const char *)t->data + (hm_row_offset(t, row) + i * t->stride[t->ndim - 1]) * (int64_t)hm_dtype_size(t->dtype));
+    return hm_load(t->dtype, (const char *)t->data + (hm_row_offset(t, row) + i * t->stride[t->ndim - 1]) *
+                                                         (int64_t)hm_dtype_size(t->dtype));
 }
 
-/* What a subnormal operand or result may be taken for in f32 arithmetic: anything down to 0. f16's subnormals are normal in f32. */
+/* What a subnormal operand or result may be taken for in f32 arithmetic: anything down to 0. f16's subnormals are
+ * normal in f32. */
 static void flush(hm_dtype dtype, double v, double *lo, double *hi) {
     *lo = *hi = v;
     if (dtype == HM_F16 || fabs(v) >= 0x1p-126) return;
     *lo = fmin(v, 0), *hi = fmax(v, 0);
 }
 
-/* residual_out: RN_R(x + residual), a point; with a flush in the f32 classes, also what the flushed operands give, and 0. */
+/* residual_out: RN_R(x + residual), a point; with a flush in the f32 classes, also what the flushed operands give, and
+ * 0. */
 static hm_status residual_row(const hm_norm *norm, int64_t row, hm_class c, hm_golden_row *out) {
     for (int64_t i = 0; i < norm->hidden; i++) {
         double x = element_of(&norm->x, row, i), r = element_of(&norm->residual, row, i), sum = x + r;

@@ -15,13 +15,15 @@ struct hm_golden {
     void *context;
 };
 
-static const hm_golden_op *const ops[] = {&hm_rms_norm_golden, &hm_fused_add_rms_norm_golden, &hm_rotary_embedding_golden, &hm_concat_mla_q_golden};
+static const hm_golden_op *const ops[] = {&hm_rms_norm_golden, &hm_fused_add_rms_norm_golden,
+                                          &hm_rotary_embedding_golden, &hm_concat_mla_q_golden};
 
 static const struct {
     const char *name, *about;
 } classes[] = {
     [HM_WIDE] = {"wide", "binary64 between rounding points"},
-    [HM_CHAIN64] = {"chain64", "f32; a term passes at most 64 + n/256 additions (block reductions, vector accumulators)"},
+    [HM_CHAIN64] = {"chain64",
+                    "f32; a term passes at most 64 + n/256 additions (block reductions, vector accumulators)"},
     [HM_CHAIN512] = {"chain512", "f32; at most 512 + n/256 additions (one warp or one vector accumulator a row)"},
     [HM_ANY] = {"any", "f32 in any order"},
     [HM_CLASS_NONE] = {"none", "outside every class"},
@@ -43,7 +45,8 @@ hm_arithmetic hm_class_arithmetic(hm_class c) {
 int64_t hm_class_chain(hm_class c, int64_t n) {
     int64_t blocks = (n + 255) / 256;
     if (c == HM_CHAIN64) return 64 + blocks;
-    if (c == HM_CHAIN512 || (c == HM_ANY && n < 512 + blocks)) return 512 + blocks; /* a looser class holds the tighter one */
+    if (c == HM_CHAIN512 || (c == HM_ANY && n < 512 + blocks))
+        return 512 + blocks; /* a looser class holds the tighter one */
     return n;
 }
 
@@ -104,7 +107,8 @@ void hm_golden_close(hm_golden *golden) {
     free(golden);
 }
 
-hm_status hm_golden_row_get(const hm_golden *golden, int arg, int64_t row, hm_class c, hm_tier tier, hm_golden_row *out) {
+hm_status hm_golden_row_get(const hm_golden *golden, int arg, int64_t row, hm_class c, hm_tier tier,
+                            hm_golden_row *out) {
     out->nparts = 0;
     return golden->op->row(golden->context, arg, row, c, tier, out);
 }

@@ -9,8 +9,9 @@
 #include "../op/isa.h"
 #include "root.h"
 
-#define TIER1_ERROR 0x1p-47          /* see norm.h */
-#define F32_LIMIT (0x1p128 * (1 - 0x1p-20)) /* what is below this, and off by less than 2^-21, does not overflow f32 */
+#define TIER1_ERROR 0x1p-47 /* see norm.h */
+/* What is below this, and off by less than 2^-21, does not overflow f32. */
+#define F32_LIMIT (0x1p128 * (1 - 0x1p-20))
 #define F32_MIN_NORMAL 0x1p-126
 
 /* A class, ready to use for one number of elements. */
@@ -26,15 +27,15 @@ typedef struct {
 typedef struct {
     const hm_norm *norm;
     class_bounds c;
-    double *z;               /* [hidden] values that are normalised; off by 2^-53 if they are an unrounded sum */
-    double *x, *r;           /* [hidden] what they are the sum of; NULL for plain rms_norm */
-    double sum;              /* S, off by less than 43 * 2^-53 */
-    double rs;               /* approximation of the exact reciprocal root; 0 or inf or NaN as IEEE has it */
-    double rs_lo, rs_hi;     /* sqrt(V / D) of either end, by binary64; rs_hi is inf if m may be 0 */
-    bool special;            /* NaN or infinity among the first V, or m == 0 */
-    bool range_free;         /* f32 may overflow or divide by 0 in this row */
-    bool pair;               /* z = x + r unrounded */
-    bool has_root;           /* root.v and root.d of `exact` are set: S as an exact number */
+    double *z;           /* [hidden] values that are normalised; off by 2^-53 if they are an unrounded sum */
+    double *x, *r;       /* [hidden] what they are the sum of; NULL for plain rms_norm */
+    double sum;          /* S, off by less than 43 * 2^-53 */
+    double rs;           /* approximation of the exact reciprocal root; 0 or inf or NaN as IEEE has it */
+    double rs_lo, rs_hi; /* sqrt(V / D) of either end, by binary64; rs_hi is inf if m may be 0 */
+    bool special;        /* NaN or infinity among the first V, or m == 0 */
+    bool range_free;     /* f32 may overflow or divide by 0 in this row */
+    bool pair;           /* z = x + r unrounded */
+    bool has_root;       /* root.v and root.d of `exact` are set: S as an exact number */
     mpfr_t exact_sum;
 } row_state;
 
@@ -53,7 +54,8 @@ static class_bounds bounds_of(hm_class c, const hm_norm *norm, bool pair) {
     return b;
 }
 
-/* Sum of squares: blocks of 512 in 16 lanes (32 additions), lanes pairwise (4), blocks with their rounding errors carried along. */
+/* Sum of squares: blocks of 512 in 16 lanes (32 additions), lanes pairwise (4), blocks with their rounding errors
+ * carried along. */
 HM_INLINE void block_squares_body(const double *z, int64_t n, double *lanes) {
     for (int j = 0; j < 16; j++) lanes[j] = 0;
     int64_t i = 0;
@@ -80,7 +82,8 @@ static const void *row_address(const hm_tensor *t, int64_t row) {
     return (const char *)t->data + hm_row_offset(t, row) * (int64_t)hm_dtype_size(t->dtype);
 }
 
-/* Loads a row. exact_sums: z is the sum without rounding, whatever the contract reads (for distances to the exact value). */
+/* Loads a row. exact_sums: z is the sum without rounding, whatever the contract reads (for distances to the exact
+ * value). */
 static hm_status row_open(row_state *s, const hm_norm *norm, int64_t row, hm_class c, bool exact_sums) {
     int64_t n = norm->hidden;
     *s = (row_state){.norm = norm};
@@ -92,7 +95,8 @@ static hm_status row_open(row_state *s, const hm_norm *norm, int64_t row, hm_cla
     hm_load_row(norm->T, row_address(&norm->x, row), norm->x.stride[norm->x.ndim - 1], n, s->z);
     if (sum) {
         s->x = s->z + n, s->r = s->x + n;
-        hm_load_row(norm->residual.dtype, row_address(&norm->residual, row), norm->residual.stride[norm->residual.ndim - 1], n, s->r);
+        hm_load_row(norm->residual.dtype, row_address(&norm->residual, row),
+                    norm->residual.stride[norm->residual.ndim - 1], n, s->r);
         for (int64_t i = 0; i < n; i++) s->x[i] = s->z[i], s->z[i] += s->r[i];
         /* binary64 holds more than twice the bits of R, so this is RN_R of the exact sum */
         if (!s->pair) hm_round_row(norm->R, n, s->z);
@@ -105,7 +109,8 @@ static hm_status row_open(row_state *s, const hm_norm *norm, int64_t row, hm_cla
     double m_low = (s->sum / (double)V * s->c.a_lo + norm->eps) * s->c.one_lo, m_lo = m_low - s->c.h;
     double m_hi = (s->sum / (double)V * s->c.a_hi + norm->eps) * s->c.one_hi + s->c.h;
     s->rs_lo = 1 / sqrt(m_hi);
-    /* m is a quarter of what a flush may take from it, or less: then call the lower end 0, which also keeps the subtraction exact enough */
+    /* m is a quarter of what a flush may take from it, or less: then call the lower end 0, which also keeps the
+     * subtraction exact enough */
     bool vanishes = m_low < 4 * s->c.h;
     s->rs_hi = vanishes ? INFINITY : 1 / sqrt(m_lo);
     if (s->c.arithmetic.f32 && !s->special) {
@@ -130,7 +135,8 @@ static void set_z(const row_state *s, int64_t i, mpfr_t to) {
     }
 }
 
-/* The number |z_i| |w'_i| k sqrt(V / D) + offset with D = ((S a + eps V) one) + V h, exactly. with_factor: w' takes part. */
+/* The number |z_i| |w'_i| k sqrt(V / D) + offset with D = ((S a + eps V) one) + V h, exactly. with_factor: w' takes
+ * part. */
 typedef struct {
     double a, one, h, k, offset;
 } end_constants;
@@ -175,11 +181,14 @@ static void end_root(row_state *s, int64_t i, bool with_factor, const end_consta
     hm_root_ready(root);
 }
 
-/* RN_T of that number: by binary64 where its error does not matter, else exactly. near: the binary64 value of the first summand. */
-static double end_round(row_state *s, int64_t i, bool with_factor, const end_constants *e, double near, hm_tier tier, int64_t *mpfr) {
+/* RN_T of that number: by binary64 where its error does not matter, else exactly. near: the binary64 value of the first
+ * summand. */
+static double end_round(row_state *s, int64_t i, bool with_factor, const end_constants *e, double near, hm_tier tier,
+                        int64_t *mpfr) {
     hm_dtype T = s->norm->T;
     if (tier == HM_TIER_TWO) {
-        double slack = (near + fabs(e->offset)) * TIER1_ERROR, low = hm_round_to(T, near - slack + e->offset), high = hm_round_to(T, near + slack + e->offset);
+        double slack = (near + fabs(e->offset)) * TIER1_ERROR, low = hm_round_to(T, near - slack + e->offset),
+               high = hm_round_to(T, near + slack + e->offset);
         if (low == high) return low;
     }
     hm_root root;
@@ -213,7 +222,8 @@ static bool sum_flushes(const row_state *s, int64_t i) {
 }
 
 /* [RN_T(lo), RN_T(hi)] of |z w'| rs with j operations beyond the root; w is |w'| or 1. */
-static enclosure enclose(row_state *s, int64_t i, bool with_factor, double z, double w, int j, hm_tier tier, int64_t *mpfr) {
+static enclosure enclose(row_state *s, int64_t i, bool with_factor, double z, double w, int j, hm_tier tier,
+                         int64_t *mpfr) {
     const class_bounds *c = &s->c;
     double q = fabs(z) * w, e = 0;
     if (c->arithmetic.f32) {
@@ -253,7 +263,8 @@ static enclosure times_weight(const row_state *s, double a, double w, hm_tier ti
     if (!isfinite(a)) return (enclosure){a * w, a * w, 0};
     double product = a * w;
     bool flushes = subnormal_f32(a) || subnormal_f32(w);
-    bool exact = !c->arithmetic.f32 || (!flushes && fabs(product) >= F32_MIN_NORMAL && (double)(float)product == product);
+    bool exact =
+        !c->arithmetic.f32 || (!flushes && fabs(product) >= F32_MIN_NORMAL && (double)(float)product == product);
     if (product == 0 || exact) {
         double r = hm_round_to(T, product);
         return (enclosure){r, r, 0};
@@ -274,8 +285,10 @@ static void put(hm_golden_row *out, int64_t i, bool negative, enclosure r) {
 
 static hm_status out_of_memory(void) { return hm_fail(HM_NO_MEMORY, "golden: no memory for admissible sets"); }
 
-/* NORM_FIRST with a weight. w is |w|; a set of at most HM_MAX_PARTS values of T is carried through the product, else its hull. */
-static hm_status norm_first(row_state *s, int64_t i, double z, double w, bool negative, hm_tier tier, hm_golden_row *out) {
+/* NORM_FIRST with a weight. w is |w|; a set of at most HM_MAX_PARTS values of T is carried through the product, else
+ * its hull. */
+static hm_status norm_first(row_state *s, int64_t i, double z, double w, bool negative, hm_tier tier,
+                            hm_golden_row *out) {
     hm_dtype T = s->norm->T;
     enclosure inner = enclose(s, i, false, z, 1, s->pair ? 2 : 1, tier, &out->mpfr);
     double member[HM_MAX_PARTS];
@@ -312,13 +325,15 @@ static hm_status norm_first(row_state *s, int64_t i, double z, double w, bool ne
     return hm_golden_add_parts(out, &set) ? HM_OK : out_of_memory();
 }
 
-/* NaN, infinity or a root of 0 somewhere in the element's formula: IEEE arithmetic on extended reals. In the f32 classes an intermediate
- * that may underflow or overflow beside an infinity or a 0 can turn the result into NaN: range-free. */
+/* NaN, infinity or a root of 0 somewhere in the element's formula: IEEE arithmetic on extended reals. In the f32
+ * classes an intermediate that may underflow or overflow beside an infinity or a 0 can turn the result into NaN:
+ * range-free. */
 static void special_element(row_state *s, int64_t i, double z, double w, hm_golden_row *out) {
     const hm_norm *norm = s->norm;
     double inner = z * s->rs, y;
     bool f32 = s->c.arithmetic.f32, free = false;
-    if (norm->norm_first && norm->factor) inner = hm_round_to(norm->T, inner); /* only 0, inf and NaN matter, and the ends of range: */
+    if (norm->norm_first && norm->factor)
+        inner = hm_round_to(norm->T, inner); /* only 0, inf and NaN matter, and the ends of range: */
     y = norm->factor ? inner * w : inner;
     if (!isnan(y)) {
         double rs = s->rs, az = fabs(z), aw = fabs(w);
@@ -327,7 +342,7 @@ static void special_element(row_state *s, int64_t i, double z, double w, hm_gold
             free |= az * rs < 2 * smallest;
         }
         if (f32) {
-            free |= isinf(rs);                                              /* m may as well come out above 0 */
+            free |= isinf(rs); /* m may as well come out above 0 */
             free |= s->range_free;
             if (rs > 0 && isfinite(rs)) free |= (isinf(w) && az * rs < 0x1p-120) || (isinf(z) && aw * rs < 0x1p-120);
             free |= !norm->norm_first && isfinite(z) && isfinite(w) && az * aw >= F32_LIMIT; /* (z w) rs with rs = 0 */
@@ -350,10 +365,12 @@ static hm_status element(row_state *s, int64_t i, hm_tier tier, hm_golden_row *o
     }
     bool f32 = s->c.arithmetic.f32, first = norm->norm_first && norm->factor, negative = (z < 0) != (w < 0);
     double az = fabs(z), aw = fabs(w);
-    bool free = f32 && (s->range_free || az * s->rs_hi >= F32_LIMIT || (s->pair && az >= F32_LIMIT) ||
-                        (norm->factor && !first && (az * aw >= F32_LIMIT || aw * s->rs_hi >= F32_LIMIT || aw >= F32_LIMIT)));
+    bool free =
+        f32 && (s->range_free || az * s->rs_hi >= F32_LIMIT || (s->pair && az >= F32_LIMIT) ||
+                (norm->factor && !first && (az * aw >= F32_LIMIT || aw * s->rs_hi >= F32_LIMIT || aw >= F32_LIMIT)));
     hm_status status = HM_OK;
-    bool overflows = first && az * s->rs_hi >= hm_dtype_max(norm->T) / 2; /* RN_T(z rs) may be inf, and inf * 0 is NaN */
+    bool overflows =
+        first && az * s->rs_hi >= hm_dtype_max(norm->T) / 2; /* RN_T(z rs) may be inf, and inf * 0 is NaN */
     bool zero = (w == 0 && !overflows) || (z == 0 && !(f32 && sum_flushes(s, i)));
     if (zero) {
         out->lo[i] = out->hi[i] = 0, out->flags[i] = 0;
@@ -382,10 +399,11 @@ static double ideal_element(row_state *s, int64_t i, hm_tier tier, int64_t *mpfr
     return (z < 0) != (w < 0) ? -r : r;
 }
 
-/* Tier 1 for a whole row of the form without inner rounding: the two outer ends, rounded, into lo and hi. Where they are the same number the
- * element is done; zeros, subnormals and specials come out different or NaN on purpose. */
-HM_INLINE void fast_loop(const double *restrict z, const double *restrict w, const double *restrict inexact, int64_t n, const double *m,
-                         double rs, double flush, double *restrict lo, double *restrict hi, bool weighted, bool one_plus) {
+/* Tier 1 for a whole row of the form without inner rounding: the two outer ends, rounded, into lo and hi. Where they
+ * are the same number the element is done; zeros, subnormals and specials come out different or NaN on purpose. */
+HM_INLINE void fast_loop(const double *restrict z, const double *restrict w, const double *restrict inexact, int64_t n,
+                         const double *m, double rs, double flush, double *restrict lo, double *restrict hi,
+                         bool weighted, bool one_plus) {
     double least = rs > 1 ? rs : 1, m0 = m[0], m1 = m[1], m2 = m[2], m3 = m[3];
     bool small = rs < 0x1p60;
 #pragma omp simd
@@ -402,13 +420,15 @@ HM_INLINE void fast_loop(const double *restrict z, const double *restrict w, con
         hi[i] = negative ? -b : b;
     }
 }
-HM_INLINE void fast_body(const double *z, const double *w, const double *inexact, int64_t n, const double *m, double rs, double flush,
-                         double *lo, double *hi) {
+HM_INLINE void fast_body(const double *z, const double *w, const double *inexact, int64_t n, const double *m, double rs,
+                         double flush, double *lo, double *hi) {
     if (w && inexact) fast_loop(z, w, inexact, n, m, rs, flush, lo, hi, true, true);
     else if (w) fast_loop(z, w, NULL, n, m, rs, flush, lo, hi, true, false);
     else fast_loop(z, NULL, NULL, n, m, rs, flush, lo, hi, false, false);
 }
-HM_DISPATCH(fast, (const double *z, const double *w, const double *inexact, int64_t n, const double *m, double rs, double flush, double *lo, double *hi),
+HM_DISPATCH(fast,
+            (const double *z, const double *w, const double *inexact, int64_t n, const double *m, double rs,
+             double flush, double *lo, double *hi),
             fast_body, (z, w, inexact, n, m, rs, flush, lo, hi))
 
 hm_status hm_norm_row(const hm_norm *norm, int64_t row, hm_class c, hm_tier tier, hm_golden_row *out) {
@@ -422,7 +442,8 @@ hm_status hm_norm_row(const hm_norm *norm, int64_t row, hm_class c, hm_tier tier
         int j = (norm->factor ? 2 : 1) + (s.pair ? 1 : 0);
         double m[4] = {s.rs_lo * s.c.k_lo[j] * (1 - TIER1_ERROR), s.rs_hi * s.c.k_hi[j] * (1 + TIER1_ERROR),
                        s.rs_lo * s.c.k_lo[j + 1] * (1 - TIER1_ERROR), s.rs_hi * s.c.k_hi[j + 1] * (1 + TIER1_ERROR)};
-        fast(s.z, norm->factor, norm->one_plus ? norm->inexact : NULL, n, m, s.rs, s.c.arithmetic.f32 ? 0x1p-122 * (1 + 0x1p-40) : 0, out->lo, out->hi);
+        fast(s.z, norm->factor, norm->one_plus ? norm->inexact : NULL, n, m, s.rs,
+             s.c.arithmetic.f32 ? 0x1p-122 * (1 + 0x1p-40) : 0, out->lo, out->hi);
         hm_round_row(norm->T, n, out->lo);
         hm_round_row(norm->T, n, out->hi);
     }
@@ -442,7 +463,8 @@ hm_status hm_norm_row(const hm_norm *norm, int64_t row, hm_class c, hm_tier tier
     return status;
 }
 
-/* Distances are asked for one element at a time, and the exact sum of a row costs as much as all of them: the last rows are kept. */
+/* Distances are asked for one element at a time, and the exact sum of a row costs as much as all of them: the last rows
+ * are kept. */
 enum { MEMO_ROWS = 16 };
 struct hm_norm_memo {
     pthread_mutex_t lock;

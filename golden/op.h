@@ -12,7 +12,8 @@ typedef struct {
     double (*distance)(const void *context, int arg, int64_t row, int64_t index, double got);
 } hm_golden_op;
 
-extern const hm_golden_op hm_rms_norm_golden, hm_fused_add_rms_norm_golden, hm_rotary_embedding_golden, hm_concat_mla_q_golden;
+extern const hm_golden_op hm_rms_norm_golden, hm_fused_add_rms_norm_golden, hm_rotary_embedding_golden,
+    hm_concat_mla_q_golden;
 
 /* Error constants of a class. u: bound of an addition or multiplication; f: of a division, a root or a reciprocal root.
  * flush: results below 2^-126 may be lost (the f32 classes). */
@@ -31,7 +32,8 @@ bool hm_golden_add_parts(hm_golden_row *row, const hm_golden_parts *parts);
 
 /* Elements [from, to) of the row are copies: of to - from elements of dtype, the first at `at`. */
 void hm_golden_copy(hm_dtype dtype, const void *at, int64_t stride, int64_t from, int64_t to, hm_golden_row *out);
-/* |got - (a b + p q)| in ulps of dtype at the exact value, as hm_golden_distance wants it; operands of f32, f16 or bf16. */
+/* |got - (a b + p q)| in ulps of dtype at the exact value, as hm_golden_distance wants it; operands of f32, f16 or
+ * bf16. */
 double hm_distance_of_sum(double a, double b, double p, double q, hm_dtype dtype, double got);
 
 #endif

@@ -13,8 +13,12 @@ static hm_status open_context(const void *args, int threads, void **context) {
     hm_norm *norm = calloc(1, sizeof *norm);
     if (!norm) return hm_fail(HM_NO_MEMORY, "golden: no memory");
     int64_t hidden = a.x.shape[a.x.ndim - 1];
-    *norm = (hm_norm){.x = a.x, .weight = a.weight, .T = a.x.dtype, .norm_first = a.round == HM_ROUND_NORM_FIRST,
-                      .one_plus = a.weight_form == HM_WEIGHT_ONE_PLUS, .eps = (float)a.eps,
+    *norm = (hm_norm){.x = a.x,
+                      .weight = a.weight,
+                      .T = a.x.dtype,
+                      .norm_first = a.round == HM_ROUND_NORM_FIRST,
+                      .one_plus = a.weight_form == HM_WEIGHT_ONE_PLUS,
+                      .eps = (float)a.eps,
                       .variance_size = a.variance_size ? a.variance_size : hidden};
     if ((s = hm_norm_open(norm, hidden))) free(norm);
     else *context = norm;

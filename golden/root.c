@@ -62,7 +62,8 @@ int hm_root_compare_d(const hm_root *r, double b) {
 
 static bool is_even(hm_dtype dtype, double v) { return fmod(v / hm_ulp(dtype, v), 2) == 0; }
 
-/* RN_dtype of the number that compare knows; guess is within a few values of it. Moves over midpoints, which binary64 holds. */
+/* RN_dtype of the number that compare knows; guess is within a few values of it. Moves over midpoints, which binary64
+ * holds. */
 static double round_by(hm_dtype dtype, double guess, int (*compare)(const void *, double), const void *number) {
     double v = hm_round_to(dtype, guess), max = hm_dtype_max(dtype), half = hm_ulp(dtype, max) / 2;
     if (v > max) v = max;

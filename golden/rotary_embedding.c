@@ -1,28 +1,30 @@
 /* rotary_embedding: the admissible set, which is finite, and decided in exact arithmetic alone.
  *
- * Every result is e = a b + p q:  x' = x c + (-y) s,  y' = y c + x s. The operands are values of f32, f16 or bf16 with at most 24 bits, so
- * that u = a b and v = p q are doubles (48 bits, exponents from -298 to 256). Let RN_F be rounding to F, fl = RN_f32.
+ * Every result is e = a b + p q:  x' = x c + (-y) s,  y' = y c + x s. The operands are values of f32, f16 or bf16 with
+ * at most 24 bits, so that u = a b and v = p q are doubles (48 bits, exponents from -298 to 256). Let RN_F be rounding
+ * to F, fl = RN_f32.
  *
  * round = once. One rounding to T is declared; before it
- *   wide:        binary64 rounds the sum, or nothing is rounded:            RN_T of {e, RN_64(e)}. Contraction changes nothing.
- *   f32 classes: also fl(fl(u) + fl(v)); contracted either way fl(u + fl(v)) = fma(a, b, fl(v)) and fl(fl(u) + v); and with both products
- *                kept (a dot product of two, or wider registers that are narrowed) fl(u + v).  RN_T of these six numbers.
- *   So cancellation costs nothing: what fl(u) lost is in the set, and no bound has to cover it. With a 16-bit T and C = T both products are
- *   f32 values (16 or 22 bits) and the four f32 forms are one. There is no further chain: the other classes are chain64.
- * round = each. c and s are rounded to T, then each product, then the sum. Each rounding is declared, so contraction would drop one. It is
- *   a point: T = f32: u is a double, RN_T(u) one rounding in every arithmetic; the sum of two f32 values in binary64 and then f32 is
- *   rounded once, since 53 >= 2*24 + 2. 16-bit T: the product of two values of T is an f32 value, so f32 adds no rounding; the sum of
- *   two values of T by way of f32 is rounded once, since 24 >= 2*11 + 2.
- * Flush (f32 classes). An operand below 2^-126 may be taken for anything down to 0, and a product, sum or result below 2^-126 may be lost;
- *   a product of two bf16 values may also be rounded in f32's subnormal range first. Where any of that can happen the set is the hull over
- *   all choices: the formula is linear in each operand, so that the ends of each choice suffice.
- * Range (f32 classes). If fl(u) or fl(v) overflows, the element is range-free. A sum that overflows is in the set as it is. With `each` an
- *   overflow to inf is declared, and inf - inf is NaN for everyone.
- * Specials. A NaN or an infinity in the formula: IEEE arithmetic; range-free in f32 classes where a flush or an overflow decides.
+ *   wide:        binary64 rounds the sum, or nothing is rounded:            RN_T of {e, RN_64(e)}. Contraction changes
+ * nothing. f32 classes: also fl(fl(u) + fl(v)); contracted either way fl(u + fl(v)) = fma(a, b, fl(v)) and fl(fl(u) +
+ * v); and with both products kept (a dot product of two, or wider registers that are narrowed) fl(u + v).  RN_T of
+ * these six numbers. So cancellation costs nothing: what fl(u) lost is in the set, and no bound has to cover it. With a
+ * 16-bit T and C = T both products are f32 values (16 or 22 bits) and the four f32 forms are one. There is no further
+ * chain: the other classes are chain64. round = each. c and s are rounded to T, then each product, then the sum. Each
+ * rounding is declared, so contraction would drop one. It is a point: T = f32: u is a double, RN_T(u) one rounding in
+ * every arithmetic; the sum of two f32 values in binary64 and then f32 is rounded once, since 53 >= 2*24 + 2. 16-bit T:
+ * the product of two values of T is an f32 value, so f32 adds no rounding; the sum of two values of T by way of f32 is
+ * rounded once, since 24 >= 2*11 + 2. Flush (f32 classes). An operand below 2^-126 may be taken for anything down to 0,
+ * and a product, sum or result below 2^-126 may be lost; a product of two bf16 values may also be rounded in f32's
+ * subnormal range first. Where any of that can happen the set is the hull over all choices: the formula is linear in
+ * each operand, so that the ends of each choice suffice. Range (f32 classes). If fl(u) or fl(v) overflows, the element
+ * is range-free. A sum that overflows is in the set as it is. With `each` an overflow to inf is declared, and inf - inf
+ * is NaN for everyone. Specials. A NaN or an infinity in the formula: IEEE arithmetic; range-free in f32 classes where
+ * a flush or an overflow decides.
  *
- * RN_F(u + v) in binary64: TwoSum gives h + l = u + v exactly (no underflow: all are multiples of 2^-298). h with its last bit set where
- * l != 0 points away from an odd neighbour is u + v rounded to odd; rounding that to F, which has at least two bits less, is rounding
- * u + v itself (Boldo and Melquiond). The other tier adds in MPFR with all bits. */
+ * RN_F(u + v) in binary64: TwoSum gives h + l = u + v exactly (no underflow: all are multiples of 2^-298). h with its
+ * last bit set where l != 0 points away from an odd neighbour is u + v rounded to odd; rounding that to F, which has at
+ * least two bits less, is rounding u + v itself (Boldo and Melquiond). The other tier adds in MPFR with all bits. */
 #include "../op/rotary_embedding.h"
 
 #include <math.h>
@@ -40,7 +42,7 @@
 enum { FORMS = 6 };    /* e, RN_64(e), and the four of f32 */
 enum { SUM_BITS = 700 };
 
-/* ---- u + v, rounded once --------------------------------------------------------------------------------------------------- */
+/* ---- u + v, rounded once --------------------------------------------------------------------- */
 
 /* u + v to odd; h is u + v rounded to nearest. */
 HM_INLINE double to_odd(double u, double v, double h) {
@@ -77,7 +79,7 @@ static double product(hm_tier tier, double a, double b) {
 
 static double rounded(hm_tier tier, double v, hm_dtype F) { return sum(tier, v, 0, F); }
 
-/* ---- one element ----------------------------------------------------------------------------------------------------------- */
+/* ---- one element ----------------------------------------------------------------------------- */
 
 typedef struct {
     const hm_rotary_embedding_args *args;
@@ -87,8 +89,8 @@ typedef struct {
 } rule;
 
 typedef struct {
-    double a, b, p, q;  /* e = a b + p q */
-    double bt, qt;      /* RN_T of b and q, for `each` */
+    double a, b, p, q; /* e = a b + p q */
+    double bt, qt;     /* RN_T of b and q, for `each` */
 } operands;
 
 static bool small(double v) { return v != 0 && fabs(v) < LEAST; }
@@ -167,10 +169,12 @@ static void put_special(const rule *r, const operands *o, double y, hm_golden_ro
 }
 
 static hm_status put_each(const rule *r, const operands *o, hm_golden_row *out, int64_t i) {
-    double u = rounded(r->tier, product(r->tier, o->a, o->bt), r->T), v = rounded(r->tier, product(r->tier, o->p, o->qt), r->T);
+    double u = rounded(r->tier, product(r->tier, o->a, o->bt), r->T),
+           v = rounded(r->tier, product(r->tier, o->p, o->qt), r->T);
     if (!isfinite(u) || !isfinite(v)) return put_special(r, o, ieee(r, o), out, i), HM_OK;
     double y = sum(r->tier, u, v, r->T);
-    bool flushes = r->f32 && (is_small(o) || small(o->bt) || small(o->qt) || below(o->a * o->bt) || below(o->p * o->qt) || below(u + v));
+    bool flushes = r->f32 && (is_small(o) || small(o->bt) || small(o->qt) || below(o->a * o->bt) ||
+                              below(o->p * o->qt) || below(u + v));
     if (flushes && isfinite(y)) put_hull(r, o, out, i);
     else out->lo[i] = out->hi[i] = y, out->flags[i] = 0;
     return HM_OK;
@@ -201,19 +205,21 @@ static hm_status element(const rule *r, const operands *o, hm_golden_row *out, i
     bool finite = isfinite(o->a) && isfinite(o->b) && isfinite(o->p) && isfinite(o->q);
     if (out->ideal) {
         bool plain = finite && !r->each;
-        out->ideal[i] = plain ? sum(r->tier, product(r->tier, o->a, o->b), product(r->tier, o->p, o->q), r->T) : ieee(r, o);
+        out->ideal[i] =
+            plain ? sum(r->tier, product(r->tier, o->a, o->b), product(r->tier, o->p, o->q), r->T) : ieee(r, o);
     }
     if (out->exact) out->exact[i] = o->a * o->b + o->p * o->q;
-    if (!finite || (r->each && !(isfinite(o->bt) && isfinite(o->qt)))) return put_special(r, o, ieee(r, o), out, i), HM_OK;
+    if (!finite || (r->each && !(isfinite(o->bt) && isfinite(o->qt))))
+        return put_special(r, o, ieee(r, o), out, i), HM_OK;
     return r->each ? put_each(r, o, out, i) : put_once(r, o, out, i);
 }
 
-/* ---- many elements: what is the same number in every form is done here ------------------------------------------------------- */
+/* ---- many elements: what is the same number in every form is done here ----------------------- */
 
 #define NORMAL(v) (((v) >= LEAST && (v) < 0x1p126) || (v) == 0)
 
-/* The forms of `once` into form[k * n + i], not yet rounded to T; NaN in form 0 where the element is not plain: something flushes,
- * overflows or is no number. */
+/* The forms of `once` into form[k * n + i], not yet rounded to T; NaN in form 0 where the element is not plain:
+ * something flushes, overflows or is no number. */
 HM_INLINE void forms_body(int64_t n, const double *a, const double *b, const double *p, const double *q, double *form) {
     for (int64_t i = 0; i < n; i++) {
         double u = a[i] * b[i], v = p[i] * q[i], h = u + v, fu = (double)(float)u, fv = (double)(float)v;
@@ -221,16 +227,19 @@ HM_INLINE void forms_body(int64_t n, const double *a, const double *b, const dou
         double left = (double)(float)to_odd(u, fv, u + fv), right = (double)(float)to_odd(fu, v, fu + v);
         double both = (double)(float)odd, none = (double)(float)(fu + fv);
         double small = 2 * LEAST;
-        bool plain = NORMAL(fabs(a[i])) & NORMAL(fabs(b[i])) & NORMAL(fabs(p[i])) & NORMAL(fabs(q[i])) & (fabs(u) < 0x1p126) & (fabs(v) < 0x1p126);
+        bool plain = NORMAL(fabs(a[i])) & NORMAL(fabs(b[i])) & NORMAL(fabs(p[i])) & NORMAL(fabs(q[i])) &
+                     (fabs(u) < 0x1p126) & (fabs(v) < 0x1p126);
         plain &= ((fabs(u) >= small) | (u == 0)) & ((fabs(v) >= small) | (v == 0)) & ((fabs(h) >= small) | (h == 0));
-        plain &= ((fabs(left) >= small) | (left == 0)) & ((fabs(right) >= small) | (right == 0)) & ((fabs(both) >= small) | (both == 0)) &
-                 ((fabs(none) >= small) | (none == 0));
+        plain &= ((fabs(left) >= small) | (left == 0)) & ((fabs(right) >= small) | (right == 0)) &
+                 ((fabs(both) >= small) | (both == 0)) & ((fabs(none) >= small) | (none == 0));
         form[i] = plain ? odd : NAN;
-        form[n + i] = h, form[2 * n + i] = both, form[3 * n + i] = left, form[4 * n + i] = right, form[5 * n + i] = none;
+        form[n + i] = h, form[2 * n + i] = both, form[3 * n + i] = left, form[4 * n + i] = right,
+                 form[5 * n + i] = none;
     }
 }
 /* The products of `each` into u and v, not yet rounded; NaN where the element is not plain. */
-HM_INLINE void products_body(int64_t n, const double *a, const double *b, const double *p, const double *q, double *u, double *v) {
+HM_INLINE void products_body(int64_t n, const double *a, const double *b, const double *p, const double *q, double *u,
+                             double *v) {
     for (int64_t i = 0; i < n; i++) {
         double x = a[i] * b[i], y = p[i] * q[i];
         bool plain = NORMAL(fabs(a[i])) & NORMAL(fabs(b[i])) & NORMAL(fabs(p[i])) & NORMAL(fabs(q[i]));
@@ -251,13 +260,17 @@ HM_INLINE void agree_body(int64_t n, int forms, const double *form, double *lo) 
     for (int k = 1; k < forms; k++)
         for (int64_t i = 0; i < n; i++) lo[i] = form[k * n + i] == form[i] ? lo[i] : NAN;
 }
-HM_DISPATCH(forms, (int64_t n, const double *a, const double *b, const double *p, const double *q, double *form), forms_body, (n, a, b, p, q, form))
-HM_DISPATCH(products, (int64_t n, const double *a, const double *b, const double *p, const double *q, double *u, double *v), products_body, (n, a, b, p, q, u, v))
+HM_DISPATCH(forms, (int64_t n, const double *a, const double *b, const double *p, const double *q, double *form),
+            forms_body, (n, a, b, p, q, form))
+HM_DISPATCH(products,
+            (int64_t n, const double *a, const double *b, const double *p, const double *q, double *u, double *v),
+            products_body, (n, a, b, p, q, u, v))
 HM_DISPATCH(sums, (int64_t n, const double *u, const double *v, double *to), sums_body, (n, u, v, to))
 HM_DISPATCH(agree, (int64_t n, int forms, const double *form, double *lo), agree_body, (n, forms, form, lo))
 
 /* The value of each plain element in every arithmetic of the rule, else NaN. form: [FORMS * n]. */
-static void settle(const rule *r, int64_t n, const double *a, const double *b, const double *p, const double *q, double *form, double *to) {
+static void settle(const rule *r, int64_t n, const double *a, const double *b, const double *p, const double *q,
+                   double *form, double *to) {
     if (r->each) {
         double *u = form, *v = form + n;
         products(n, a, b, p, q, u, v);
@@ -273,7 +286,7 @@ static void settle(const rule *r, int64_t n, const double *a, const double *b, c
     agree(n, used, form, to);
 }
 
-/* ---- one head -------------------------------------------------------------------------------------------------------------------- */
+/* ---- one head -------------------------------------------------------------------------------- */
 
 typedef struct {
     hm_rotary_embedding_args args;
@@ -304,7 +317,10 @@ static bool head_open(const rule *r, const hm_tensor *t, int64_t row, head_vecto
     const hm_tensor *table = &a->cos_sin_cache;
     bool interleaved = a->pairing == HM_PAIR_INTERLEAVED;
     int64_t n = table->shape[1] / 2, size = (int64_t)hm_dtype_size(t->dtype), step = t->stride[t->ndim - 1];
-    *h = (head_vectors){.pairs = n, .x_at = a->rope_dim_offset, .y_at = a->rope_dim_offset + (interleaved ? 1 : n), .pair = interleaved ? 2 : 1};
+    *h = (head_vectors){.pairs = n,
+                        .x_at = a->rope_dim_offset,
+                        .y_at = a->rope_dim_offset + (interleaved ? 1 : n),
+                        .pair = interleaved ? 2 : 1};
     double **part[] = {&h->x, &h->minus_y, &h->y, &h->c, &h->s, &h->ct, &h->st, &h->xo, &h->yo, &h->form};
     size_t parts = sizeof part / sizeof *part;
     h->block = malloc((parts - 1 + FORMS) * (size_t)(n + 1) * sizeof *h->block);
@@ -314,7 +330,8 @@ static bool head_open(const rule *r, const hm_tensor *t, int64_t row, head_vecto
     const char *from = (const char *)t->data + hm_row_offset(t, row) * size;
     hm_load_row(t->dtype, from + h->x_at * step * size, h->pair * step, n, h->x);
     hm_load_row(t->dtype, from + h->y_at * step * size, h->pair * step, n, h->y);
-    int64_t token = row / t->shape[t->ndim - 2], column = table->stride[1], table_size = (int64_t)hm_dtype_size(table->dtype);
+    int64_t token = row / t->shape[t->ndim - 2], column = table->stride[1],
+            table_size = (int64_t)hm_dtype_size(table->dtype);
     int64_t position = ((const int64_t *)a->positions.data)[hm_token_offset(&a->positions, a->positions.ndim, token)];
     const char *entry = (const char *)table->data + position * table->stride[0] * table_size;
     hm_load_row(table->dtype, entry, column, n, h->c);
@@ -329,9 +346,15 @@ static bool head_open(const rule *r, const hm_tensor *t, int64_t row, head_vecto
     return true;
 }
 
-static hm_status put(const rule *r, const head_vectors *h, int64_t pair, bool is_y, double settled, hm_golden_row *out) {
+static hm_status put(const rule *r, const head_vectors *h, int64_t pair, bool is_y, double settled,
+                     hm_golden_row *out) {
     int64_t i = (is_y ? h->y_at : h->x_at) + pair * h->pair;
-    operands o = {is_y ? h->y[pair] : h->x[pair], h->c[pair], is_y ? h->x[pair] : h->minus_y[pair], h->s[pair], h->ct[pair], h->st[pair]};
+    operands o = {is_y ? h->y[pair] : h->x[pair],
+                  h->c[pair],
+                  is_y ? h->x[pair] : h->minus_y[pair],
+                  h->s[pair],
+                  h->ct[pair],
+                  h->st[pair]};
     if (settled != settled) return element(r, &o, out, i);
     out->lo[i] = out->hi[i] = settled, out->flags[i] = 0;
     if (out->ideal) out->ideal[i] = settled;
@@ -374,7 +397,7 @@ static hm_status row_of(const void *context, int arg, int64_t row, hm_class c, h
     return s;
 }
 
-/* ---- distances -------------------------------------------------------------------------------------------------------------------- */
+/* ---- distances ------------------------------------------------------------------------------- */
 
 double hm_distance_of_sum(double a, double b, double p, double q, hm_dtype dtype, double got) {
     if (!isfinite(a) || !isfinite(b) || !isfinite(p) || !isfinite(q) || !isfinite(got)) return INFINITY;
@@ -400,7 +423,8 @@ static double distance(const void *context, int arg, int64_t row, int64_t index,
     int64_t k = index - h.x_at, pair = h.pair == 2 ? k / 2 : k % (h.pairs + !h.pairs);
     double d;
     if (k < 0 || k >= 2 * h.pairs) {
-        double v = hm_load(t->dtype, (const char *)t->data + (hm_row_offset(t, row) + index * t->stride[t->ndim - 1]) * (int64_t)hm_dtype_size(t->dtype));
+        double v = hm_load(t->dtype, (const char *)t->data + (hm_row_offset(t, row) + index * t->stride[t->ndim - 1]) *
+                                                                 (int64_t)hm_dtype_size(t->dtype));
         d = hm_distance_of_sum(v, 1, 0, 0, t->dtype, got);
     } else if (h.pair == 2 ? k % 2 : k >= h.pairs) {
         d = hm_distance_of_sum(h.y[pair], h.c[pair], h.x[pair], h.s[pair], t->dtype, got);

@@ -22,18 +22,20 @@ hm_status hm_read_args(const char *op, const void *args, void *full, size_t size
     size_t given;
     memcpy(&given, args, sizeof given);
     if (given < sizeof given + sizeof(hm_tensor) || given > 65536)
-        return hm_fail(HM_BAD_ARG, "%s: args->size is %zu; it has to be sizeof(hm_%s_args), %zu here", op, given, op, size);
+        return hm_fail(HM_BAD_ARG, "%s: args->size is %zu; it has to be sizeof(hm_%s_args), %zu here", op, given, op,
+                       size);
     memset(full, 0, size);
     memcpy(full, args, given < size ? given : size);
     for (size_t i = size; i < given; i++)
         if (((const unsigned char *)args)[i])
-            return hm_fail(HM_BAD_ARG, "%s: args->size is %zu and a field past the %zu bytes known here is not zero", op, given,
-                           size);
+            return hm_fail(HM_BAD_ARG, "%s: args->size is %zu and a field past the %zu bytes known here is not zero",
+                           op, given, size);
     memcpy(full, &size, sizeof size);
     return HM_OK;
 }
 
-/* Lowest and one-past-highest byte of t's elements, relative to data. false if that does not fit in int64_t. Empty: 0, 0. */
+/* Lowest and one-past-highest byte of t's elements, relative to data. false if that does not fit in int64_t. Empty: 0,
+ * 0. */
 static bool byte_range(const hm_tensor *t, int64_t *low, int64_t *high) {
     int64_t size = (int64_t)hm_dtype_size(t->dtype), lo = 0, hi = 0;
     *low = *high = 0;
@@ -55,7 +57,8 @@ hm_status hm_check_tensor(const char *op, const char *name, const hm_tensor *t, 
         return hm_fail(HM_BAD_DTYPE, "%s: %s has dtype %d, which is no hm_dtype", op, name, (int)t->dtype);
     if (t->place != HM_HOST && t->place != HM_CUDA)
         return hm_fail(HM_BAD_PLACE, "%s: %s has place %d, which is no hm_place", op, name, (int)t->place);
-    if (t->ndim < 1 || t->ndim > 4) return hm_fail(HM_BAD_SHAPE, "%s: %s has ndim %d; it has to be 1 to 4", op, name, t->ndim);
+    if (t->ndim < 1 || t->ndim > 4)
+        return hm_fail(HM_BAD_SHAPE, "%s: %s has ndim %d; it has to be 1 to 4", op, name, t->ndim);
     int64_t elements = 1;
     for (int d = 0; d < t->ndim; d++) {
         if (t->shape[d] < 0)
@@ -67,7 +70,8 @@ hm_status hm_check_tensor(const char *op, const char *name, const hm_tensor *t, 
     int64_t low, high;
     if (!byte_range(t, &low, &high))
         return hm_fail(HM_BAD_STRIDE, "%s: %s reaches further than 2^63 bytes with its strides", op, name);
-    if (!t->data && elements > 0) return hm_fail(HM_BAD_ARG, "%s: %s has no data (NULL) for %lld elements", op, name, (long long)elements);
+    if (!t->data && elements > 0)
+        return hm_fail(HM_BAD_ARG, "%s: %s has no data (NULL) for %lld elements", op, name, (long long)elements);
     return HM_OK;
 }
 
@@ -79,7 +83,8 @@ static const char *shape_text(const hm_tensor *t, char *text, size_t size) {
     return text;
 }
 
-hm_status hm_check_same_shape(const char *op, const char *name, const hm_tensor *t, const char *like_name, const hm_tensor *like) {
+hm_status hm_check_same_shape(const char *op, const char *name, const hm_tensor *t, const char *like_name,
+                              const hm_tensor *like) {
     bool same = t->ndim == like->ndim;
     for (int d = 0; same && d < t->ndim; d++) same = t->shape[d] == like->shape[d];
     char have[112], want[112];
@@ -95,22 +100,23 @@ hm_status hm_check_places(const char *op, int n, const char *const *names, const
         if (tensors[i]->dtype == HM_DTYPE_NONE) continue;
         if (first < 0) first = i;
         if (tensors[i]->place != tensors[first]->place)
-            return hm_fail(HM_BAD_PLACE, "%s: %s is on %s; it has to be on %s, where %s is", op, names[i], place[tensors[i]->place],
-                           place[tensors[first]->place], names[first]);
+            return hm_fail(HM_BAD_PLACE, "%s: %s is on %s; it has to be on %s, where %s is", op, names[i],
+                           place[tensors[i]->place], place[tensors[first]->place], names[first]);
     }
     return HM_OK;
 }
 
-/* Distinct if, from the smallest stride up, each stride steps over all that the smaller ones reach. Every layout that slicing and
- * transposing a dense tensor gives is of that form. */
+/* Distinct if, from the smallest stride up, each stride steps over all that the smaller ones reach. Every layout that
+ * slicing and transposing a dense tensor gives is of that form. */
 hm_status hm_check_distinct(const char *op, const char *name, const hm_tensor *t) {
     int order[4], n = 0;
     if (hm_tensor_elements(t) == 0) return HM_OK;
     for (int d = 0; d < t->ndim; d++) {
         if (t->shape[d] == 1) continue;
         if (t->stride[d] <= 0)
-            return hm_fail(HM_BAD_STRIDE, "%s: %s has stride %lld in dimension %d; an output's strides have to be positive", op,
-                           name, (long long)t->stride[d], d);
+            return hm_fail(HM_BAD_STRIDE,
+                           "%s: %s has stride %lld in dimension %d; an output's strides have to be positive", op, name,
+                           (long long)t->stride[d], d);
         int at = n++;
         for (; at > 0 && t->stride[order[at - 1]] > t->stride[d]; at--) order[at] = order[at - 1];
         order[at] = d;
@@ -119,8 +125,10 @@ hm_status hm_check_distinct(const char *op, const char *name, const hm_tensor *t
     for (int i = 0; i < n; i++) {
         int d = order[i];
         if (t->stride[d] <= reach)
-            return hm_fail(HM_BAD_STRIDE, "%s: %s has stride %lld in dimension %d; elements of an output must not overlap, so it "
-                           "has to be more than %lld", op, name, (long long)t->stride[d], d, (long long)reach);
+            return hm_fail(HM_BAD_STRIDE,
+                           "%s: %s has stride %lld in dimension %d; elements of an output must not overlap, so it "
+                           "has to be more than %lld",
+                           op, name, (long long)t->stride[d], d, (long long)reach);
         reach += (t->shape[d] - 1) * t->stride[d];
     }
     return HM_OK;
@@ -135,8 +143,8 @@ static int64_t gcd(int64_t a, int64_t b) {
     return a;
 }
 
-/* true if no byte is in both. Two tensors whose byte ranges cross are still disjoint if their innermost runs never meet modulo the
- * common divisor of all outer strides: slices of one fused buffer. Other interleavings count as overlap. */
+/* true if no byte is in both. Two tensors whose byte ranges cross are still disjoint if their innermost runs never meet
+ * modulo the common divisor of all outer strides: slices of one fused buffer. Other interleavings count as overlap. */
 static bool disjoint(const hm_tensor *a, const hm_tensor *b) {
     int64_t alo, ahi, blo, bhi, period = 0, run[2];
     byte_range(a, &alo, &ahi), byte_range(b, &blo, &bhi);
@@ -165,15 +173,19 @@ static bool same_view(const hm_tensor *a, const hm_tensor *b) {
     return true;
 }
 
-hm_status hm_check_overlap(const char *op, const char *out_name, const hm_tensor *out, const char *name, const hm_tensor *t,
-                           bool same_view_allowed) {
+hm_status hm_check_overlap(const char *op, const char *out_name, const hm_tensor *out, const char *name,
+                           const hm_tensor *t, bool same_view_allowed) {
     if (t->dtype == HM_DTYPE_NONE || disjoint(out, t) || (same_view_allowed && same_view(out, t))) return HM_OK;
-    return hm_fail(HM_BAD_ALIAS, "%s: %s (at %p) overlaps %s (at %p); it has to be %selsewhere", op, out_name, out->data, name,
-                   t->data, same_view_allowed ? "the same view or " : "");
+    return hm_fail(HM_BAD_ALIAS,
+                   "%s: %s overlaps %s, from %lld bytes after its first element; it has to be %selsewhere", op,
+                   out_name, name, (long long)((intptr_t)out->data - (intptr_t)t->data),
+                   same_view_allowed ? "the same view or " : "");
 }
 
 hm_status hm_check_mode(const char *op, const char *name, int value, int n) {
-    return value >= 0 && value < n ? HM_OK : hm_fail(HM_BAD_PARAM, "%s: %s is %d; it has to be 0 to %d", op, name, value, n - 1);
+    return value >= 0 && value < n
+               ? HM_OK
+               : hm_fail(HM_BAD_PARAM, "%s: %s is %d; it has to be 0 to %d", op, name, value, n - 1);
 }
 
 hm_status hm_check_eps(const char *op, double eps) {

@@ -1,5 +1,5 @@
-/* check.h: what the contracts of all ops check in the same words. Each function returns HM_OK, or a status with the sentence
- * of hm_error() set. */
+/* check.h: what the contracts of all ops check in the same words. Each function returns HM_OK, or a status with the
+ * sentence of hm_error() set. */
 #ifndef HM_CHECK_H
 #define HM_CHECK_H
 
@@ -8,22 +8,23 @@
 /* Sets this thread's hm_error() sentence and returns status. */
 hm_status hm_fail(hm_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Copies the caller's struct into full (of size `size`): fields that the caller's struct lacks become zero; fields that this
- * library does not know must be zero. */
+/* Copies the caller's struct into full (of size `size`): fields that the caller's struct lacks become zero; fields that
+ * this library does not know must be zero. */
 hm_status hm_read_args(const char *op, const void *args, void *full, size_t size);
 
-/* Descriptor of a present tensor: data, rank in 1..4, known dtype and place, extents >= 0, and every element's offset fits
- * in int64_t bytes. required: absence is an error; an absent optional tensor is fine. */
+/* Descriptor of a present tensor: data, rank in 1..4, known dtype and place, extents >= 0, and every element's offset
+ * fits in int64_t bytes. required: absence is an error; an absent optional tensor is fine. */
 hm_status hm_check_tensor(const char *op, const char *name, const hm_tensor *t, bool required);
 /* Same shape as the tensor called like_name. */
-hm_status hm_check_same_shape(const char *op, const char *name, const hm_tensor *t, const char *like_name, const hm_tensor *like);
+hm_status hm_check_same_shape(const char *op, const char *name, const hm_tensor *t, const char *like_name,
+                              const hm_tensor *like);
 /* All present tensors are in the place of the first one. */
 hm_status hm_check_places(const char *op, int n, const char *const *names, const hm_tensor *const *tensors);
 /* Output: positive strides, no two elements in the same place. */
 hm_status hm_check_distinct(const char *op, const char *name, const hm_tensor *t);
 /* Output `out` must not overlap `t`; same_view_allowed: unless it is t itself (data, dtype, shape and strides). */
-hm_status hm_check_overlap(const char *op, const char *out_name, const hm_tensor *out, const char *name, const hm_tensor *t,
-                           bool same_view_allowed);
+hm_status hm_check_overlap(const char *op, const char *out_name, const hm_tensor *out, const char *name,
+                           const hm_tensor *t, bool same_view_allowed);
 /* A mode's value is one of the enum's n values. */
 hm_status hm_check_mode(const char *op, const char *name, int value, int n);
 /* A scalar that is added under a root: not negative, not NaN, finite once narrowed to f32. */

@@ -6,22 +6,25 @@
 static const char op[] = "concat_mla_q";
 
 static hm_status check_dtype(const char *name, hm_dtype dtype, hm_dtype T) {
-    return dtype == T ? HM_OK : hm_fail(HM_BAD_DTYPE, "%s: %s is %s; it has to be %s, the dtype of ql_nope", op, name,
-                                        hm_dtype_name(dtype), hm_dtype_name(T));
+    return dtype == T ? HM_OK
+                      : hm_fail(HM_BAD_DTYPE, "%s: %s is %s; it has to be %s, the dtype of ql_nope", op, name,
+                                hm_dtype_name(dtype), hm_dtype_name(T));
 }
 
 /* Same rank and leading dimensions as ql_nope, and the last extent. */
-static hm_status check_shape(const char *name, const hm_tensor *t, const hm_tensor *nope, int64_t last, const char *last_name) {
+static hm_status check_shape(const char *name, const hm_tensor *t, const hm_tensor *nope, int64_t last,
+                             const char *last_name) {
     int d = 0;
     while (t->ndim == nope->ndim && d < t->ndim - 1 && t->shape[d] == nope->shape[d]) d++;
     if (t->ndim != nope->ndim)
-        return hm_fail(HM_BAD_SHAPE, "%s: %s has rank %d; it has to be %d, the rank of ql_nope", op, name, t->ndim, nope->ndim);
+        return hm_fail(HM_BAD_SHAPE, "%s: %s has rank %d; it has to be %d, the rank of ql_nope", op, name, t->ndim,
+                       nope->ndim);
     if (d < t->ndim - 1)
-        return hm_fail(HM_BAD_SHAPE, "%s: %s has extent %lld in dimension %d; it has to be %lld, as ql_nope has", op, name,
-                       (long long)t->shape[d], d, (long long)nope->shape[d]);
+        return hm_fail(HM_BAD_SHAPE, "%s: %s has extent %lld in dimension %d; it has to be %lld, as ql_nope has", op,
+                       name, (long long)t->shape[d], d, (long long)nope->shape[d]);
     if (last >= 0 && t->shape[d] != last)
-        return hm_fail(HM_BAD_SHAPE, "%s: %s has last extent %lld; it has to be %lld, %s", op, name, (long long)t->shape[d],
-                       (long long)last, last_name);
+        return hm_fail(HM_BAD_SHAPE, "%s: %s has last extent %lld; it has to be %lld, %s", op, name,
+                       (long long)t->shape[d], (long long)last, last_name);
     return HM_OK;
 }
 
@@ -41,9 +44,11 @@ hm_status hm_concat_mla_q_read(const hm_concat_mla_q_args *args, hm_concat_mla_q
     int64_t width;
     if (__builtin_add_overflow(a->ql_nope.shape[last], a->q_pe.shape[last], &width))
         return hm_fail(HM_BAD_SHAPE, "%s: ql_nope and q_pe together are wider than 2^63 elements", op);
-    if ((s = check_shape("q_out", &a->q_out, &a->ql_nope, width, "the last extents of ql_nope and q_pe together"))) return s;
+    if ((s = check_shape("q_out", &a->q_out, &a->ql_nope, width, "the last extents of ql_nope and q_pe together")))
+        return s;
     if ((s = hm_check_places(op, 3, (const char *const[]){"ql_nope", "q_pe", "q_out"},
-                             (const hm_tensor *const[]){&a->ql_nope, &a->q_pe, &a->q_out}))) return s;
+                             (const hm_tensor *const[]){&a->ql_nope, &a->q_pe, &a->q_out})))
+        return s;
     if ((s = hm_check_distinct(op, "q_out", &a->q_out))) return s;
     if ((s = hm_check_overlap(op, "q_out", &a->q_out, "ql_nope", &a->ql_nope, false))) return s;
     return hm_check_overlap(op, "q_out", &a->q_out, "q_pe", &a->q_pe, false);
@@ -77,7 +82,11 @@ const hm_op_info hm_concat_mla_q_info = {
     .about = "q_out = ql_nope followed by q_pe, row by row: a bit copy",
     .contract = 1,
     .args_size = sizeof(hm_concat_mla_q_args),
-    .args = args, .nargs = sizeof args / sizeof *args,
-    .classes = "wide", .class_required = "wide",
-    .check = call_check, .run = call_run, .ref = call_ref,
+    .args = args,
+    .nargs = sizeof args / sizeof *args,
+    .classes = "wide",
+    .class_required = "wide",
+    .check = call_check,
+    .run = call_run,
+    .ref = call_ref,
 };

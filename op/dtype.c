@@ -27,8 +27,8 @@ HM_INLINE float value32(uint32_t b) {
 }
 
 /* v rounded to p significant bits with smallest normal 2^emin, to nearest even, by binary64 arithmetic alone.
- * Normal: the carry of (half - 1 + last kept bit) rounds the integer that the bits are. Below 2^emin the spacing is fixed at
- * 2^(emin-p+1): adding a power of two whose binary64 spacing is just that makes the hardware round there. */
+ * Normal: the carry of (half - 1 + last kept bit) rounds the integer that the bits are. Below 2^emin the spacing is
+ * fixed at 2^(emin-p+1): adding a power of two whose binary64 spacing is just that makes the hardware round there. */
 HM_INLINE double round_value(double v, int p, int emin, double max) {
     uint64_t b = bits64(v), sign = b & (1ull << 63), drop = 53 - (uint64_t)p;
     uint64_t magnitude = b ^ sign, half = (1ull << (drop - 1)) - 1 + (magnitude >> drop & 1);
@@ -49,21 +49,26 @@ HM_INLINE double round_f16(double v) { return round_value(v, 11, -14, F16_MAX); 
 
 HM_INLINE double load_bf16(uint16_t h) { return (double)value32((uint32_t)h << 16); }
 /* A choice without a branch, which the compiler would not take out of a loop that may trap. */
-HM_INLINE uint32_t select32(uint32_t condition, uint32_t yes, uint32_t no) { return (yes & -condition) | (no & ~-condition); }
+HM_INLINE uint32_t select32(uint32_t condition, uint32_t yes, uint32_t no) {
+    return (yes & -condition) | (no & ~-condition);
+}
 
 HM_INLINE double load_f16(uint16_t h) {
     uint32_t m = h & 0x7FFFu;
-    uint32_t normal = (m << 13) + (112u << 23), special = (m << 13) | 0x7F800000u, tiny = bits32((float)(int32_t)m * 0x1p-24f);
+    uint32_t normal = (m << 13) + (112u << 23), special = (m << 13) | 0x7F800000u,
+             tiny = bits32((float)(int32_t)m * 0x1p-24f);
     uint32_t r = select32(m < 0x400u, tiny, select32(m >= 0x7C00u, special, normal));
     return (double)value32(r | (uint32_t)(h & 0x8000u) << 16);
 }
 
-/* A conversion keeps a NaN's sign and payload, which depend on operand order; a store writes one and the same quiet NaN. */
+/* A conversion keeps a NaN's sign and payload, which depend on operand order; a store writes one and the same quiet
+ * NaN. */
 HM_INLINE uint32_t store_bits(float v) { return v != v ? 0x7FC00000u : bits32(v); }
 HM_INLINE float store_f32(double v) { return value32(store_bits((float)v)); }
 HM_INLINE uint16_t store_bf16(double v) { return (uint16_t)(store_bits((float)round_bf16(v)) >> 16); }
 HM_INLINE uint16_t store_f16(double v) {
-    uint32_t b = store_bits((float)round_f16(v)), m = b & 0x7FFFFFFFu; /* exact: every f16 value is a normal f32 or zero */
+    uint32_t b = store_bits((float)round_f16(v)),
+             m = b & 0x7FFFFFFFu; /* exact: every f16 value is a normal f32 or zero */
     uint32_t is_tiny = m < 0x38800000u, tiny = (uint32_t)(int32_t)(value32(select32(is_tiny, m, 0)) * 0x1p24f);
     uint32_t normal = (m >> 13) - (112u << 10), special = select32(m > 0x7F800000u, 0x7E00u, 0x7C00u);
     uint32_t r = select32(is_tiny, tiny, select32(m >= 0x7F800000u, special, normal));
@@ -74,16 +79,22 @@ HM_INLINE uint16_t store_f16(double v) {
 HM_INLINE void load_body(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to) {
     if (dtype == HM_F32) {
         const float *p = base;
-        if (stride == 1) for (int64_t i = 0; i < n; i++) to[i] = (double)p[i];
-        else for (int64_t i = 0; i < n; i++) to[i] = (double)p[i * stride];
+        if (stride == 1)
+            for (int64_t i = 0; i < n; i++) to[i] = (double)p[i];
+        else
+            for (int64_t i = 0; i < n; i++) to[i] = (double)p[i * stride];
     } else if (dtype == HM_BF16) {
         const uint16_t *p = base;
-        if (stride == 1) for (int64_t i = 0; i < n; i++) to[i] = load_bf16(p[i]);
-        else for (int64_t i = 0; i < n; i++) to[i] = load_bf16(p[i * stride]);
+        if (stride == 1)
+            for (int64_t i = 0; i < n; i++) to[i] = load_bf16(p[i]);
+        else
+            for (int64_t i = 0; i < n; i++) to[i] = load_bf16(p[i * stride]);
     } else if (dtype == HM_F16) {
         const uint16_t *p = base;
-        if (stride == 1) for (int64_t i = 0; i < n; i++) to[i] = load_f16(p[i]);
-        else for (int64_t i = 0; i < n; i++) to[i] = load_f16(p[i * stride]);
+        if (stride == 1)
+            for (int64_t i = 0; i < n; i++) to[i] = load_f16(p[i]);
+        else
+            for (int64_t i = 0; i < n; i++) to[i] = load_f16(p[i * stride]);
     } else {
         for (int64_t i = 0; i < n; i++) to[i] = NAN;
     }
@@ -92,31 +103,46 @@ HM_INLINE void load_body(hm_dtype dtype, const void *base, int64_t stride, int64
 HM_INLINE void store_body(hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from) {
     if (dtype == HM_F32) {
         float *p = base;
-        if (stride == 1) for (int64_t i = 0; i < n; i++) p[i] = store_f32(from[i]);
-        else for (int64_t i = 0; i < n; i++) p[i * stride] = store_f32(from[i]);
+        if (stride == 1)
+            for (int64_t i = 0; i < n; i++) p[i] = store_f32(from[i]);
+        else
+            for (int64_t i = 0; i < n; i++) p[i * stride] = store_f32(from[i]);
     } else if (dtype == HM_BF16) {
         uint16_t *p = base;
-        if (stride == 1) for (int64_t i = 0; i < n; i++) p[i] = store_bf16(from[i]);
-        else for (int64_t i = 0; i < n; i++) p[i * stride] = store_bf16(from[i]);
+        if (stride == 1)
+            for (int64_t i = 0; i < n; i++) p[i] = store_bf16(from[i]);
+        else
+            for (int64_t i = 0; i < n; i++) p[i * stride] = store_bf16(from[i]);
     } else if (dtype == HM_F16) {
         uint16_t *p = base;
-        if (stride == 1) for (int64_t i = 0; i < n; i++) p[i] = store_f16(from[i]);
-        else for (int64_t i = 0; i < n; i++) p[i * stride] = store_f16(from[i]);
+        if (stride == 1)
+            for (int64_t i = 0; i < n; i++) p[i] = store_f16(from[i]);
+        else
+            for (int64_t i = 0; i < n; i++) p[i * stride] = store_f16(from[i]);
     }
 }
 
 HM_INLINE void round_body(hm_dtype dtype, int64_t n, double *v) {
-    if (dtype == HM_F32) for (int64_t i = 0; i < n; i++) v[i] = (double)(float)v[i];
-    else if (dtype == HM_BF16) for (int64_t i = 0; i < n; i++) v[i] = round_bf16(v[i]);
-    else if (dtype == HM_F16) for (int64_t i = 0; i < n; i++) v[i] = round_f16(v[i]);
+    if (dtype == HM_F32)
+        for (int64_t i = 0; i < n; i++) v[i] = (double)(float)v[i];
+    else if (dtype == HM_BF16)
+        for (int64_t i = 0; i < n; i++) v[i] = round_bf16(v[i]);
+    else if (dtype == HM_F16)
+        for (int64_t i = 0; i < n; i++) v[i] = round_f16(v[i]);
 }
 
-HM_DISPATCH(load_row, (hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to), load_body, (dtype, base, stride, n, to))
-HM_DISPATCH(store_row, (hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from), store_body, (dtype, base, stride, n, from))
+HM_DISPATCH(load_row, (hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to), load_body,
+            (dtype, base, stride, n, to))
+HM_DISPATCH(store_row, (hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from), store_body,
+            (dtype, base, stride, n, from))
 HM_DISPATCH(round_row, (hm_dtype dtype, int64_t n, double *v), round_body, (dtype, n, v))
 
-void hm_load_row(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to) { load_row(dtype, base, stride, n, to); }
-void hm_store_row(hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from) { store_row(dtype, base, stride, n, from); }
+void hm_load_row(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to) {
+    load_row(dtype, base, stride, n, to);
+}
+void hm_store_row(hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from) {
+    store_row(dtype, base, stride, n, from);
+}
 void hm_round_row(hm_dtype dtype, int64_t n, double *v) { round_row(dtype, n, v); }
 
 double hm_load(hm_dtype dtype, const void *p) {

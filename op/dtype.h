@@ -1,7 +1,7 @@
-/* dtype.h: exact loads and stores with one rounding, for f32, f16 and bf16 (any other dtype loads as NaN and stores nothing:
- * the checks refuse it before it gets here).
- * Values travel as binary64, which holds every value of every dtype here exactly. A store rounds binary64 straight to
- * the dtype (to nearest, ties to even), never through f32: that would change one result in 133,000. */
+/* dtype.h: exact loads and stores with one rounding, for f32, f16 and bf16 (any other dtype loads as NaN and stores
+ * nothing: the checks refuse it before it gets here). Values travel as binary64, which holds every value of every dtype
+ * here exactly. A store rounds binary64 straight to the dtype (to nearest, ties to even), never through f32: that would
+ * change one result in 133,000. */
 #ifndef HM_DTYPE_H
 #define HM_DTYPE_H
 

@@ -36,7 +36,8 @@ const char *hm_isa(void) { return names[hm_isa_now()]; }
 hm_status hm_isa_limit(const char *name) {
     for (int i = 0; name && i < (int)(sizeof names / sizeof *names); i++) {
         if (strcmp(name, names[i])) continue;
-        if (i > (int)best()) return hm_fail(HM_UNSUPPORTED, "isa: this CPU has no %s; its best is %s", name, names[best()]);
+        if (i > (int)best())
+            return hm_fail(HM_UNSUPPORTED, "isa: this CPU has no %s; its best is %s", name, names[best()]);
         atomic_store(&level, i);
         return HM_OK;
     }

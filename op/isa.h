@@ -1,5 +1,5 @@
-/* isa.h: which instruction set the host loops are compiled for. A loop is written once as a HM_INLINE function and wrapped once
- * for each level; no level contracts a*b+c, so that all give the same bits. */
+/* isa.h: which instruction set the host loops are compiled for. A loop is written once as a HM_INLINE function and
+ * wrapped once for each level; no level contracts a*b+c, so that all give the same bits. */
 #ifndef HM_ISA_H
 #define HM_ISA_H
 
@@ -17,16 +17,21 @@ hm_isa_level hm_isa_now(void);
 #endif
 
 /* Defines  static void name(params)  which runs body(args) as compiled for the level in force. */
-#define HM_DISPATCH(name, params, body, args)           \
-    static void name##_base params { body args; }       \
-    HM_AVX2 static void name##_avx2 params { body args; } \
+#define HM_DISPATCH(name, params, body, args)                 \
+    static void name##_base params { body args; }             \
+    HM_AVX2 static void name##_avx2 params { body args; }     \
     HM_AVX512 static void name##_avx512 params { body args; } \
-    static void name params {                           \
-        switch (hm_isa_now()) {                         \
-        case HM_ISA_AVX512: name##_avx512 args; break;  \
-        case HM_ISA_AVX2: name##_avx2 args; break;      \
-        default: name##_base args;                      \
-        }                                               \
+    static void name params {                                 \
+        switch (hm_isa_now()) {                               \
+            case HM_ISA_AVX512:                               \
+                name##_avx512 args;                           \
+                break;                                        \
+            case HM_ISA_AVX2:                                 \
+                name##_avx2 args;                             \
+                break;                                        \
+            default:                                          \
+                name##_base args;                             \
+        }                                                     \
     }
 
 #endif

@@ -8,9 +8,10 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[] = {
-    [HM_DTYPE_NONE] = {"none", 0}, [HM_F32] = {"f32", 4},       [HM_F16] = {"f16", 2},   [HM_BF16] = {"bf16", 2},
-    [HM_F8E4M3] = {"f8e4m3", 1},   [HM_F8E4M3FNUZ] = {"f8e4m3fnuz", 1}, [HM_F8E5M2] = {"f8e5m2", 1}, [HM_E8M0] = {"e8m0", 1},
-    [HM_U8] = {"u8", 1},           [HM_I32] = {"i32", 4},       [HM_I64] = {"i64", 8},
+    [HM_DTYPE_NONE] = {"none", 0}, [HM_F32] = {"f32", 4},       [HM_F16] = {"f16", 2},
+    [HM_BF16] = {"bf16", 2},       [HM_F8E4M3] = {"f8e4m3", 1}, [HM_F8E4M3FNUZ] = {"f8e4m3fnuz", 1},
+    [HM_F8E5M2] = {"f8e5m2", 1},   [HM_E8M0] = {"e8m0", 1},     [HM_U8] = {"u8", 1},
+    [HM_I32] = {"i32", 4},         [HM_I64] = {"i64", 8},
 };
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
@@ -31,8 +32,12 @@ static const struct {
 #undef STATUS_ROW
 };
 
-const char *hm_status_name(hm_status status) { return (unsigned)status < HM_STATUS_COUNT ? statuses[status].name : "?"; }
-const char *hm_status_meaning(hm_status status) { return (unsigned)status < HM_STATUS_COUNT ? statuses[status].meaning : "?"; }
+const char *hm_status_name(hm_status status) {
+    return (unsigned)status < HM_STATUS_COUNT ? statuses[status].name : "?";
+}
+const char *hm_status_meaning(hm_status status) {
+    return (unsigned)status < HM_STATUS_COUNT ? statuses[status].meaning : "?";
+}
 
 const char *hm_version(void) { return HM_VERSION; }
 
@@ -41,7 +46,8 @@ hm_tensor hm_tensor_of(void *data, hm_dtype dtype, int ndim, const int64_t *shap
     int64_t stride = 1;
     for (int d = (ndim > 4 ? 4 : ndim) - 1; d >= 0; d--) {
         t.shape[d] = shape[d], t.stride[d] = stride;
-        if (__builtin_mul_overflow(stride, shape[d] > 0 ? shape[d] : 1, &stride)) stride = INT64_MAX; /* refused by every check */
+        if (__builtin_mul_overflow(stride, shape[d] > 0 ? shape[d] : 1, &stride))
+            stride = INT64_MAX; /* refused by every check */
     }
     return t;
 }

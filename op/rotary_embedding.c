@@ -12,15 +12,15 @@ static const char *const inverse_names[] = {"forward", "inverse", NULL};
 static hm_status check_heads(const char *name, const hm_tensor *x, const hm_tensor *positions, const char *out_name,
                              const hm_tensor *out) {
     if (x->ndim != positions->ndim + 2)
-        return hm_fail(HM_BAD_SHAPE, "%s: %s has rank %d; it has to be %d: the rank of positions, heads and head_size", op, name,
-                       x->ndim, positions->ndim + 2);
+        return hm_fail(HM_BAD_SHAPE, "%s: %s has rank %d; it has to be %d: the rank of positions, heads and head_size",
+                       op, name, x->ndim, positions->ndim + 2);
     for (int d = 0; d < positions->ndim; d++)
         if (x->shape[d] != positions->shape[d])
-            return hm_fail(HM_BAD_SHAPE, "%s: %s has extent %lld in dimension %d; it has to be %lld, as positions has", op, name,
-                           (long long)x->shape[d], d, (long long)positions->shape[d]);
+            return hm_fail(HM_BAD_SHAPE, "%s: %s has extent %lld in dimension %d; it has to be %lld, as positions has",
+                           op, name, (long long)x->shape[d], d, (long long)positions->shape[d]);
     if (out->dtype != x->dtype)
-        return hm_fail(HM_BAD_DTYPE, "%s: %s is %s; it has to be %s, the dtype of %s", op, out_name, hm_dtype_name(out->dtype),
-                       hm_dtype_name(x->dtype), name);
+        return hm_fail(HM_BAD_DTYPE, "%s: %s is %s; it has to be %s, the dtype of %s", op, out_name,
+                       hm_dtype_name(out->dtype), hm_dtype_name(x->dtype), name);
     return hm_check_same_shape(op, out_name, out, name, x);
 }
 
@@ -29,18 +29,23 @@ static hm_status check_table(const hm_rotary_embedding_args *a) {
     int64_t head_size = a->query.shape[a->query.ndim - 1];
     hm_dtype T = a->query.dtype;
     if (table->dtype != HM_F32 && table->dtype != T)
-        return hm_fail(HM_BAD_DTYPE, "%s: cos_sin_cache is %s; with query in %s it has to be %s%s", op, hm_dtype_name(table->dtype),
-                       hm_dtype_name(T), T == HM_F32 ? "f32" : "f32 or ", T == HM_F32 ? "" : hm_dtype_name(T));
+        return hm_fail(HM_BAD_DTYPE, "%s: cos_sin_cache is %s; with query in %s it has to be %s%s", op,
+                       hm_dtype_name(table->dtype), hm_dtype_name(T), T == HM_F32 ? "f32" : "f32 or ",
+                       T == HM_F32 ? "" : hm_dtype_name(T));
     if (table->ndim != 2)
-        return hm_fail(HM_BAD_SHAPE, "%s: cos_sin_cache has rank %d; it has to be 2: [max_position, rotary_dim]", op, table->ndim);
+        return hm_fail(HM_BAD_SHAPE, "%s: cos_sin_cache has rank %d; it has to be 2: [max_position, rotary_dim]", op,
+                       table->ndim);
     int64_t rotary_dim = table->shape[1], offset = a->rope_dim_offset;
     if (rotary_dim % 2)
-        return hm_fail(HM_BAD_SHAPE, "%s: cos_sin_cache has a rotary_dim of %lld; it has to be even", op, (long long)rotary_dim);
+        return hm_fail(HM_BAD_SHAPE, "%s: cos_sin_cache has a rotary_dim of %lld; it has to be even", op,
+                       (long long)rotary_dim);
     if (offset < 0)
         return hm_fail(HM_BAD_PARAM, "%s: rope_dim_offset is %lld; it has to be 0 or more", op, (long long)offset);
     if (rotary_dim > head_size || offset > head_size - rotary_dim)
-        return hm_fail(HM_BAD_SHAPE, "%s: rope_dim_offset %lld and the rotary_dim %lld of cos_sin_cache reach past the head_size %lld", op,
-                       (long long)offset, (long long)rotary_dim, (long long)head_size);
+        return hm_fail(
+            HM_BAD_SHAPE,
+            "%s: rope_dim_offset %lld and the rotary_dim %lld of cos_sin_cache reach past the head_size %lld", op,
+            (long long)offset, (long long)rotary_dim, (long long)head_size);
     return HM_OK;
 }
 
@@ -50,8 +55,10 @@ static hm_status check_positions(const hm_tensor *positions, int64_t max_positio
     for (int64_t t = 0; t < tokens; t++) {
         int64_t p = ((const int64_t *)positions->data)[hm_token_offset(positions, positions->ndim, t)];
         if (p < 0 || p >= max_position)
-            return hm_fail(HM_BAD_VALUE, "%s: positions holds %lld for token %lld; it has to be 0 to %lld, the last row of cos_sin_cache", op,
-                           (long long)p, (long long)t, (long long)max_position - 1);
+            return hm_fail(
+                HM_BAD_VALUE,
+                "%s: positions holds %lld for token %lld; it has to be 0 to %lld, the last row of cos_sin_cache", op,
+                (long long)p, (long long)t, (long long)max_position - 1);
     }
     return HM_OK;
 }
@@ -59,21 +66,24 @@ static hm_status check_positions(const hm_tensor *positions, int64_t max_positio
 hm_status hm_rotary_embedding_read(const hm_rotary_embedding_args *args, hm_rotary_embedding_args *a) {
     hm_status s;
     if ((s = hm_read_args(op, args, a, sizeof *a))) return s;
-    const hm_tensor *out[2] = {&a->query_out, &a->key_out}, *in[4] = {&a->query, &a->key, &a->positions, &a->cos_sin_cache};
-    static const char *const out_name[2] = {"query_out", "key_out"}, *const in_name[4] = {"query", "key", "positions", "cos_sin_cache"};
+    const hm_tensor *out[2] = {&a->query_out, &a->key_out},
+                    *in[4] = {&a->query, &a->key, &a->positions, &a->cos_sin_cache};
+    static const char *const out_name[2] = {"query_out", "key_out"}, *const in_name[4] = {"query", "key", "positions",
+                                                                                          "cos_sin_cache"};
     for (int i = 0; i < 2; i++)
         if ((s = hm_check_tensor(op, out_name[i], out[i], i == 0))) return s;
     for (int i = 0; i < 4; i++)
         if ((s = hm_check_tensor(op, in_name[i], in[i], i != 1))) return s;
     bool keyed = a->key.dtype != HM_DTYPE_NONE;
     if (keyed != (a->key_out.dtype != HM_DTYPE_NONE))
-        return hm_fail(HM_BAD_ARG, "%s: key is %s and key_out is %s; both have to be there, or neither", op, keyed ? "there" : "absent",
-                       keyed ? "absent" : "there");
+        return hm_fail(HM_BAD_ARG, "%s: key is %s and key_out is %s; both have to be there, or neither", op,
+                       keyed ? "there" : "absent", keyed ? "absent" : "there");
     if (!hm_is_float(a->query.dtype))
-        return hm_fail(HM_BAD_DTYPE, "%s: query is %s; it has to be f32, f16 or bf16", op, hm_dtype_name(a->query.dtype));
-    if (keyed && a->key.dtype != a->query.dtype)
-        return hm_fail(HM_BAD_DTYPE, "%s: key is %s; it has to be %s, the dtype of query", op, hm_dtype_name(a->key.dtype),
+        return hm_fail(HM_BAD_DTYPE, "%s: query is %s; it has to be f32, f16 or bf16", op,
                        hm_dtype_name(a->query.dtype));
+    if (keyed && a->key.dtype != a->query.dtype)
+        return hm_fail(HM_BAD_DTYPE, "%s: key is %s; it has to be %s, the dtype of query", op,
+                       hm_dtype_name(a->key.dtype), hm_dtype_name(a->query.dtype));
     if (a->positions.dtype != HM_I64)
         return hm_fail(HM_BAD_DTYPE, "%s: positions is %s; it has to be i64", op, hm_dtype_name(a->positions.dtype));
     if (a->positions.ndim > 2)
@@ -88,8 +98,10 @@ hm_status hm_rotary_embedding_read(const hm_rotary_embedding_args *args, hm_rota
     if ((s = hm_check_mode(op, "round", a->round, 2))) return s;
     if ((s = hm_check_mode(op, "inverse", a->inverse, 2))) return s;
     if ((s = check_table(a))) return s;
-    if ((s = hm_check_places(op, 6, (const char *const[]){"query", "key", "positions", "cos_sin_cache", "query_out", "key_out"},
-                             (const hm_tensor *const[]){in[0], in[1], in[2], in[3], out[0], out[1]}))) return s;
+    if ((s = hm_check_places(
+             op, 6, (const char *const[]){"query", "key", "positions", "cos_sin_cache", "query_out", "key_out"},
+             (const hm_tensor *const[]){in[0], in[1], in[2], in[3], out[0], out[1]})))
+        return s;
     for (int i = 0; i < 1 + keyed; i++) {
         if ((s = hm_check_distinct(op, out_name[i], out[i]))) return s;
         for (int j = 0; j < 4; j++)
@@ -108,7 +120,8 @@ hm_status hm_rotary_embedding(const hm_rotary_embedding_args *args) {
     hm_rotary_embedding_args full;
     hm_status s = hm_rotary_embedding_read(args, &full);
     if (s) return s;
-    if (full.query_out.place == HM_CUDA) return hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
+    if (full.query_out.place == HM_CUDA)
+        return hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
     return hm_rotary_embedding_ref(args);
 }
 
@@ -129,7 +142,8 @@ static const hm_arg_info args[] = {
 static const hm_param_info params[] = {
     {"pairing", AT(pairing), HM_PARAM_MODE, pairing_names, HM_PAIR_HALF_SPLIT, "which elements of a head form a pair"},
     {"round", AT(round), HM_PARAM_MODE, round_names, HM_ROTARY_ONCE, "round the results once, or each product and sum"},
-    {"inverse", AT(inverse), HM_PARAM_MODE, inverse_names, HM_ROTATE_FORWARD, "rotate by the angle, or by minus the angle"},
+    {"inverse", AT(inverse), HM_PARAM_MODE, inverse_names, HM_ROTATE_FORWARD,
+     "rotate by the angle, or by minus the angle"},
     {"rope_dim_offset", AT(rope_dim_offset), HM_PARAM_I64, NULL, 0, "first rotated element of a head"},
 };
 const hm_op_info hm_rotary_embedding_info = {
@@ -137,8 +151,13 @@ const hm_op_info hm_rotary_embedding_info = {
     .about = "rotates pairs of elements of each head by the angle of its token's position",
     .contract = 1,
     .args_size = sizeof(hm_rotary_embedding_args),
-    .args = args, .nargs = sizeof args / sizeof *args,
-    .params = params, .nparams = sizeof params / sizeof *params,
-    .classes = "wide chain64", .class_required = "chain64",
-    .check = call_check, .run = call_run, .ref = call_ref,
+    .args = args,
+    .nargs = sizeof args / sizeof *args,
+    .params = params,
+    .nparams = sizeof params / sizeof *params,
+    .classes = "wide chain64",
+    .class_required = "chain64",
+    .check = call_check,
+    .run = call_run,
+    .ref = call_ref,
 };

@@ -6,7 +6,8 @@
 
 hm_status hm_rotary_embedding_read(const hm_rotary_embedding_args *args, hm_rotary_embedding_args *full);
 
-/* Element offset of token `token` (leading dimensions, outermost first) in a tensor whose first `leading` dimensions are tokens. */
+/* Element offset of token `token` (leading dimensions, outermost first) in a tensor whose first `leading` dimensions
+ * are tokens. */
 static inline int64_t hm_token_offset(const hm_tensor *t, int leading, int64_t token) {
     int64_t offset = 0;
     for (int d = leading - 1; d >= 0; d--) {

@@ -1,5 +1,5 @@
-/* fused_add_rms_norm in binary64 between the rounding points: class wide. The sum is formed twice: first for the mean square, then,
- * chunk by chunk, to be stored and normalised, so that out may be x and residual_out may be residual. */
+/* fused_add_rms_norm in binary64 between the rounding points: class wide. The sum is formed twice: first for the mean
+ * square, then, chunk by chunk, to be stored and normalised, so that out may be x and residual_out may be residual. */
 #include <hallmark/fused_add_rms_norm.h>
 
 #include "../op/check.h"
@@ -14,12 +14,13 @@ typedef struct {
 } row_view;
 
 static row_view view(const hm_tensor *t, int64_t row) {
-    return (row_view){t->dtype, (char *)t->data + hm_row_offset(t, row) * (int64_t)hm_dtype_size(t->dtype), t->stride[t->ndim - 1]};
+    return (row_view){t->dtype, (char *)t->data + hm_row_offset(t, row) * (int64_t)hm_dtype_size(t->dtype),
+                      t->stride[t->ndim - 1]};
 }
 static char *element(const row_view *v, int64_t i) { return v->at + i * v->stride * (int64_t)hm_dtype_size(v->dtype); }
 
-/* sum := x + residual over n elements from i. Exact in binary64 but for one rounding at 2^-53, which RN_R swallows: RN_R of the
- * rounded sum is RN_R of the sum, since binary64 has more than twice the bits of each R. */
+/* sum := x + residual over n elements from i. Exact in binary64 but for one rounding at 2^-53, which RN_R swallows:
+ * RN_R of the rounded sum is RN_R of the sum, since binary64 has more than twice the bits of each R. */
 static void add(const row_view *x, const row_view *residual, int64_t i, int64_t n, double *sum) {
     double r[HM_CHUNK];
     hm_load_row(x->dtype, element(x, i), x->stride, n, sum);
@@ -31,7 +32,8 @@ static void row(const hm_fused_add_rms_norm_args *a, int64_t t) {
     int64_t hidden = a->x.shape[a->x.ndim - 1], variance_size = a->variance_size ? a->variance_size : hidden;
     hm_dtype R = a->residual_out.dtype;
     bool read_rounded = a->residual_read == HM_READ_ROUNDED || R == HM_F32;
-    row_view x = view(&a->x, t), residual = view(&a->residual, t), out = view(&a->out, t), stored = view(&a->residual_out, t);
+    row_view x = view(&a->x, t), residual = view(&a->residual, t), out = view(&a->out, t),
+             stored = view(&a->residual_out, t);
     row_view weight = {a->weight.dtype, a->weight.data, a->weight.stride[0]};
     double v[HM_CHUNK], z[HM_CHUNK], w[HM_CHUNK], lanes[HM_LANES] = {0};
 

@@ -1,5 +1,5 @@
-/* rms_norm in binary64 between the rounding points: class wide. A row is read twice and written chunk by chunk behind the
- * second reading, so that out may be x. */
+/* rms_norm in binary64 between the rounding points: class wide. A row is read twice and written chunk by chunk behind
+ * the second reading, so that out may be x. */
 #include "rms_norm.h"
 
 #include <math.h>
@@ -61,7 +61,9 @@ static void row(const hm_rms_norm_args *a, int64_t t) {
     for (int64_t i = 0; i < hidden; i += HM_CHUNK) {
         int64_t n = hidden - i < HM_CHUNK ? hidden - i : HM_CHUNK;
         hm_load_row(a->x.dtype, x + i * xs * (int64_t)size, xs, n, v);
-        if (wsize) hm_load_row(a->weight.dtype, (const char *)a->weight.data + i * a->weight.stride[0] * (int64_t)wsize, a->weight.stride[0], n, w);
+        if (wsize)
+            hm_load_row(a->weight.dtype, (const char *)a->weight.data + i * a->weight.stride[0] * (int64_t)wsize,
+                        a->weight.stride[0], n, w);
         hm_apply_norm(a->x.dtype, a->round, a->weight_form, rs, n, v, wsize ? w : NULL);
         hm_store_row(a->x.dtype, y + i * ys * (int64_t)size, ys, n, v);
     }

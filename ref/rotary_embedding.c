@@ -1,6 +1,6 @@
-/* rotary_embedding: binary64 between the rounding points (class wide): products of two values of f32 are exact there. One head at a time,
- * pairs in chunks: both elements of a pair are read before either is written, so that the call may be in place. Of the table only the row
- * that the token names is read; nothing is allocated. */
+/* rotary_embedding: binary64 between the rounding points (class wide): products of two values of f32 are exact there.
+ * One head at a time, pairs in chunks: both elements of a pair are read before either is written, so that the call may
+ * be in place. Of the table only the row that the token names is read; nothing is allocated. */
 #include "../op/rotary_embedding.h"
 
 #include <string.h>
@@ -29,7 +29,8 @@ HM_INLINE void negate_body(int64_t n, double *s) {
     for (int64_t i = 0; i < n; i++) s[i] = -s[i];
 }
 HM_DISPATCH(once, (int64_t n, double *x, double *y, const double *c, const double *s), once_body, (n, x, y, c, s))
-HM_DISPATCH(products, (int64_t n, const double *x, const double *y, const double *c, const double *s, double *p), products_body, (n, x, y, c, s, p))
+HM_DISPATCH(products, (int64_t n, const double *x, const double *y, const double *c, const double *s, double *p),
+            products_body, (n, x, y, c, s, p))
 HM_DISPATCH(sums, (int64_t n, const double *p, double *x, double *y), sums_body, (n, p, x, y))
 HM_DISPATCH(negate, (int64_t n, double *s), negate_body, (n, s))
 
@@ -38,7 +39,8 @@ static void each(hm_dtype T, int64_t n, double *x, double *y, const double *c, c
     double p[4 * CHUNK];
     products(n, x, y, c, s, p);
     for (int k = 0; k < 4; k++) hm_round_row(T, n, p + k * CHUNK);
-    sums(n, p, x, y); /* RN_T when they are stored: binary64 has twice the bits of T and two more, so that is one rounding */
+    sums(n, p, x,
+         y); /* RN_T when they are stored: binary64 has twice the bits of T and two more, so that is one rounding */
 }
 
 /* n elements of a head, bit for bit. */

@@ -270,7 +270,8 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 
 static const char about[] =
     "Judges every output element of an implementation against what a correct one may return.\v"
-    "Without --case the quick suite is run. Every row that is not a pass prints the command that reproduces it.\n\n"
+    "Without --impl the reference is judged, without --case on the quick suite. Every row that is not a pass prints "
+    "the command that reproduces it.\n\n"
     "Exit codes: 0 everything conforms; 1 something does not; 2 usage; 3 nothing could run; 4 vacuous; 70 internal "
     "error.";
 

@@ -45,7 +45,7 @@ static hm_class class_of(const hm_op_info *op, const char *name) {
     return c;
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------------------ */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
 /* The rows of an output to keep: all, or with sampling as many as SAMPLE elements allow. count: how many; row(k) is the
  * k-th. */
@@ -94,7 +94,8 @@ static void add_output(building *b, const char *id, const hm_golden *golden, con
         for (int p = 0; p < 3; p++) hm_store_row(t->dtype, stored[p] + k * n * width, 1, n, row + p * n);
         for (int64_t e = 0; e < n; e++) {
             flagged |= gold.flags[e] != 0;
-            for (int p = 0; p < 3 && (gold.flags[e] & HM_GOLD_BITS); p++) memcpy(stored[p] + (k * n + e) * width, &bits[e], (size_t)width);
+            for (int p = 0; p < 3 && (gold.flags[e] & HM_GOLD_BITS); p++)
+                memcpy(stored[p] + (k * n + e) * width, &bits[e], (size_t)width);
         }
     }
     static const char *const kinds[] = {"ideal.", "lo.", "hi."};
@@ -169,7 +170,7 @@ static void add_call(building *b, const char *id, const hm_call *call, json_t *e
     json_array_append_new(b->golden_calls, entry);
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static building begin(void) {
     building b = {.writer = hm_trace_writer_new(), .golden_calls = json_array(), .trace_calls = json_array()};
@@ -218,7 +219,7 @@ static void add_case(building *b, const hm_case_spec *spec, const char *class_na
     hm_call_free(call);
 }
 
-/* ---- the four ways ------------------------------------------------------------------------------------------ */
+/* ---- the four ways --------------------------------------------------------------------------- */
 
 static void from_cases(const golden_options *o) {
     static hm_case_spec spec;
@@ -375,7 +376,7 @@ static int check(const golden_options *o) {
     return same ? HM_EXIT_OK : HM_EXIT_FAIL;
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------ */
+/* ---- options --------------------------------------------------------------------------------- */
 
 enum { KEY_CLASS = 512, KEY_CASE, KEY_INPUTS, KEY_CHECK, KEY_MAKE, KEY_CALL };
 

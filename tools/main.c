@@ -1,4 +1,5 @@
 /* hallmark: certifies implementations of LLM inference ops. One verb a file: cmd_<verb>.c. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,7 +46,17 @@ static void wait_passively(char **argv) {
     execv("/proc/self/exe", argv); /* if it fails, we are merely slow */
 }
 
+/* Descriptors 0 to 2 exist, so that nothing we open (a plug-in's socket) is taken for the standard output of somebody.
+ */
+static void keep_standard_streams(void) {
+    int fd;
+    do fd = open("/dev/null", O_RDONLY); /* writing there fails, and is noticed */
+    while (fd >= 0 && fd <= 2);
+    if (fd > 2) close(fd);
+}
+
 int main(int argc, char **argv) {
+    keep_standard_streams();
     hm_worker_main(argc, argv);
     argp_program_version = "hallmark " HM_VERSION;
     if (argc < 2) {

@@ -1,5 +1,5 @@
-/* Every public bug that we know of, and where it ends. A bug without a reason here is re-created by the rows of the fault table that
- * name it in `covers`: the same mistake, made in an op of this library. */
+/* Every public bug that we know of, and where it ends. A bug without a reason here is re-created by the rows of the
+ * fault table that name it in `covers`: the same mistake, made in an op of this library. */
 #include <stddef.h>
 
 #include "../faults.h"
@@ -21,7 +21,8 @@
 static const hm_known_bug bugs[] = {
     /* A: a rounding point missing, extra or moved; a result in the wrong dtype */
     {"A2", "RMSNorm: x*rs is not rounded before the weight", "vllm#42325; vllm#42379; vllm#40860", NULL},
-    {"A3", "RMSNorm, fused add, norm and quantise: x*rs is rounded where it should not be", "vllm-xpu-kernels#536", NULL},
+    {"A3", "RMSNorm, fused add, norm and quantise: x*rs is rounded where it should not be", "vllm-xpu-kernels#536",
+     NULL},
     {"A5", "RMSNorm of a library: x*rs is not rounded before the weight", "sglang#2258; pytorch#158699", NULL},
     {"A6", "q norm with fp8 store: the 16-bit rounding between them is gone", "TensorRT-LLM#14464", FP8},
     {"A7", "norm with per-token fp8 store: f32 between them instead of bf16", "vllm#51393; vllm#46658", FP8},
@@ -52,10 +53,13 @@ static const hm_known_bug bugs[] = {
     {"D8", "MLA decode: padded page stride ignored", "vllm#37032; vllm#45111", PAGED},
     {"D9", "MLA decode: page size ignored", "aiter#2996; aiter#3095", PAGED},
     {"D11", "indexer slots: stale tokens per block", "TensorRT-LLM#16219", INDEXER},
-    {"D13", "rotary embedding on a slice: x taken to be contiguous", "vllm#16658; vllm#17091; vllm#18046; sglang#20559", NULL},
-    {"D15", "matmul epilogue: row scale indexed by output slot", "composable_kernel#3765; rocm-libraries#11700", MATMUL},
+    {"D13", "rotary embedding on a slice: x taken to be contiguous", "vllm#16658; vllm#17091; vllm#18046; sglang#20559",
+     NULL},
+    {"D15", "matmul epilogue: row scale indexed by output slot", "composable_kernel#3765; rocm-libraries#11700",
+     MATMUL},
     {"D16", "NVFP4 cache: scales permuted by the writer alone", "vllm#50084; vllm#50085", PAGED},
-    {"D17", "indexer: start of the keys taken from the query offset", "sglang#12583; sglang#12582; sglang#11629", INDEXER},
+    {"D17", "indexer: start of the keys taken from the query offset", "sglang#12583; sglang#12582; sglang#11629",
+     INDEXER},
     {"D18", "fp8 matmul: one scale slice for four blocks", "TIRx-kernels#5", MATMUL},
     {"D19", "draft rows: request index of the first step reused", "TensorRT-LLM#17240; TensorRT-LLM#16925", PAGED},
     {"D20", "batched matmul: row stride passed as batch stride", "transformers#47331; kernels-community#1038", MATMUL},
@@ -98,13 +102,15 @@ static const hm_known_bug bugs[] = {
     {"I6", "fp8 attention: probabilities beyond 448", "flash-attention#2578", ATTENTION},
     {"I8", "sparse MLA: exp2(-inf + inf) is not guarded", "vllm#48364", ATTENTION},
     {"I9", "merge of attention parts: both parts empty", "vllm#27491; vllm#15492", ATTENTION},
-    {"I10", "last page: masked by adding -inf or by a product with 0", "flashinfer#941; sglang#32477; Wan2GP#1628", ATTENTION},
+    {"I10", "last page: masked by adding -inf or by a product with 0", "flashinfer#941; sglang#32477; Wan2GP#1628",
+     ATTENTION},
     {"I11", "flash attention: maximum starts at -inf with a masked block", "llama.cpp#12776", ATTENTION},
     {"I12", "padded rows: NaN shares a quantisation tile", "vllm#38436", FP8},
     /* J: boundaries */
     {"J2", "paged decode: no mask at the end of the context", "flashinfer#3716", ATTENTION},
     {"J3", "last key of a full block dropped", "MinivLLM#76; MinivLLM#83; vllm#31282", ATTENTION},
-    {"J4", "sliding window one key too wide", "transformers#29623; vllm#3385; Megatron-Bridge#2656; sglang#26147", ATTENTION},
+    {"J4", "sliding window one key too wide", "transformers#29623; vllm#3385; Megatron-Bridge#2656; sglang#26147",
+     ATTENTION},
     {"J5", "empty batch: a launch with an empty grid", "sglang#32065; sglang#23636", NULL},
     {"J6", "logits metadata: binary search not clamped", "DeepGEMM#353; TensorRT-LLM#14940; vllm#51182", INDEXER},
     {"J8", "rotary table too short for the position", "vllm-ascend#1266; pegainfer#220; mlc-llm#780", ROPE},
@@ -124,7 +130,8 @@ static const hm_known_bug bugs[] = {
     {"L3", "quantised attention: no barrier after a copy", "ninfer-3090#49", ATTENTION},
     {"L4", "Hadamard kernel: missing dependency between grids", "llama.cpp#23690", HADAMARD},
     {"L6", "all-reduce and RMSNorm: a residual made of unwritten memory", "vllm#41972", NULL},
-    {"L7", "split-KV merge reads slots that nobody wrote", "TensorRT-LLM#18754; TensorRT-LLM#18755; vllm#19784", ATTENTION},
+    {"L7", "split-KV merge reads slots that nobody wrote", "TensorRT-LLM#18754; TensorRT-LLM#18755; vllm#19784",
+     ATTENTION},
     {"L8", "fused norm: one block normalises in place what others still read", "1bit-MONSTER#870", NULL},
     /* M: top-k */
     {"M1", "threshold bin capped, candidates dropped", "vllm#51782; vllm#55314", TOPK},
@@ -224,7 +231,8 @@ static const hm_known_bug bugs[] = {
     {"trap.8", "paged torch fallback: layout for several tokens, or for tiles", "", INDEXER},
     {"trap.9", "top-k: negative row length", "", TOPK},
     {"trap.10", "cache scales of any value against readers of powers of two", "", FP8},
-    {"trap.11", "flat and tiled layouts mixed; request index out of range", "vllm#52109; vllm#50455; vllm#45782; vllm#47327", INDEXER},
+    {"trap.11", "flat and tiled layouts mixed; request index out of range",
+     "vllm#52109; vllm#50455; vllm#45782; vllm#47327", INDEXER},
     {"trap.12", "floor of the query scale differs between producers", "", INDEXER},
     {"trap.13", "skipped slots must leave their neighbours alone", "", PAGED},
     {"trap.14", "ReLU after the multiplication by the weight", "", INDEXER},

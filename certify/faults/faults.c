@@ -14,21 +14,18 @@ enum { TABLES = sizeof table / sizeof *table };
 
 int hm_fault_count(void) {
     int count = 0;
-    for (int t = 0; t < TABLES; t++)
-        count += *table[t].count;
+    for (int t = 0; t < TABLES; t++) count += *table[t].count;
     return count;
 }
 
 const hm_fault *hm_fault_at(int i) {
     for (int t = 0; i >= 0 && t < TABLES; i -= *table[t].count, t++)
-        if (i < *table[t].count)
-            return &table[t].row[i];
+        if (i < *table[t].count) return &table[t].row[i];
     return NULL;
 }
 
 const hm_fault *hm_fault_named(const char *id) {
     for (int i = 0; i < hm_fault_count(); i++)
-        if (!strcmp(hm_fault_at(i)->id, id))
-            return hm_fault_at(i);
+        if (!strcmp(hm_fault_at(i)->id, id)) return hm_fault_at(i);
     return NULL;
 }

@@ -1,5 +1,5 @@
-/* norm.h: the norm family in genuine f32 arithmetic, parametrised by what the contract leaves free. Zero in every field: a
- * pairwise sum, every operation rounded, 1/sqrt, (x*rs)*w. */
+/* norm.h: the norm family in genuine f32 arithmetic, parametrised by what the contract leaves free. Zero in every
+ * field: a pairwise sum, every operation rounded, 1/sqrt, (x*rs)*w. */
 #ifndef HM_VARIANTS_NORM_H
 #define HM_VARIANTS_NORM_H
 
@@ -12,8 +12,8 @@ typedef struct {
         SUM_PAIRWISE = 0,
         SUM_SEQUENTIAL,
         SUM_REVERSED,
-        SUM_BLOCKS,       /* `width` elements in sequence, the blocks pairwise */
-        SUM_LANES,        /* `width` interleaved accumulators, then a tree; `chunk` elements at a time if not 0 */
+        SUM_BLOCKS, /* `width` elements in sequence, the blocks pairwise */
+        SUM_LANES,  /* `width` interleaved accumulators, then a tree; `chunk` elements at a time if not 0 */
         SUM_COMPENSATED,
         SUM_F64,
     } sum;
@@ -27,8 +27,8 @@ typedef struct {
         ROOT_LOW,
     } root;
     enum { PRODUCT_SCALE_FIRST = 0, PRODUCT_WEIGHT_TIMES_SCALE, PRODUCT_WEIGHT_FIRST, PRODUCT_DIVIDES } product;
-    bool flush;           /* f32 subnormals are 0, as operands and as results */
-    bool wide;            /* binary64 throughout */
+    bool flush; /* f32 subnormals are 0, as operands and as results */
+    bool wide;  /* binary64 throughout */
 } hm_norm_variant;
 
 /* The arguments of either op. residual.dtype is HM_DTYPE_NONE for rms_norm. */

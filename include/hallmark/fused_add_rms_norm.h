@@ -32,15 +32,15 @@ typedef enum { HM_READ_ROUNDED = 0, HM_READ_UNROUNDED } hm_residual_read;
 typedef enum { HM_RESIDUAL_SAME = 0, HM_RESIDUAL_F32_FOR_F16 } hm_residual_dtype;
 
 typedef struct {
-    size_t size;            /* filled by HM_ARGS */
+    size_t size; /* filled by HM_ARGS */
     hm_tensor out, residual_out, x, residual, weight;
     double eps;
     hm_round round;
     hm_weight_form weight_form;
     hm_residual_read residual_read;
     hm_residual_dtype residual_dtype;
-    int64_t variance_size;  /* elements in the mean; 0 means hidden */
-    void *stream;           /* HM_CUDA only */
+    int64_t variance_size; /* elements in the mean; 0 means hidden */
+    void *stream;          /* HM_CUDA only */
 } hm_fused_add_rms_norm_args;
 
 typedef hm_status hm_fused_add_rms_norm_fn(const hm_fused_add_rms_norm_args *args);

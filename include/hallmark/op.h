@@ -19,16 +19,16 @@ typedef enum { HM_IN = 0, HM_OUT, HM_INOUT } hm_direction;
 
 /* A tensor argument. */
 typedef struct {
-    const char *name;       /* field name in hm_<op>_args */
-    size_t offset;          /* of its hm_tensor in hm_<op>_args */
+    const char *name; /* field name in hm_<op>_args */
+    size_t offset;    /* of its hm_tensor in hm_<op>_args */
     hm_direction direction;
-    bool optional;          /* may be absent (dtype HM_DTYPE_NONE) */
-    const char *shape;      /* symbolic, outermost first: "...,hidden"; a dimension may be a sum of names: "nope+rope".
-                             * "..." is any number (0..3) of leading dimensions, the same ones wherever it stands in the
-                             * op; every index into them is independent of the others, so that a row may be computed alone */
-    const char *dtypes;     /* all that are legal for some call: "f32 f16 bf16". "=x": the dtype of argument x,
-                             * and the default of a case when it stands first */
-    const char *in_place;   /* the input that it may be, with the same view; NULL if none */
+    bool optional;        /* may be absent (dtype HM_DTYPE_NONE) */
+    const char *shape;    /* symbolic, outermost first: "...,hidden"; a dimension may be a sum of names: "nope+rope".
+                           * "..." is any number (0..3) of leading dimensions, the same ones wherever it stands in the
+                           * op; every index into them is independent of the others, so that a row may be computed alone */
+    const char *dtypes;   /* all that are legal for some call: "f32 f16 bf16". "=x": the dtype of argument x,
+                           * and the default of a case when it stands first */
+    const char *in_place; /* the input that it may be, with the same view; NULL if none */
     const char *about;
     const char *rows_named_by; /* a table: the i64 argument whose elements are the indices of the rows that may be read,
                                 * and no others; NULL for everything else */
@@ -50,14 +50,14 @@ typedef hm_status hm_op_fn(const void *args); /* args: const hm_<op>_args * */
 
 typedef struct {
     const char *name, *about;
-    int contract;                 /* version of the contract, counted from 1 */
-    size_t args_size;             /* sizeof(hm_<op>_args); its first field is size_t size */
+    int contract;     /* version of the contract, counted from 1 */
+    size_t args_size; /* sizeof(hm_<op>_args); its first field is size_t size */
     const hm_arg_info *args;
     int nargs;
     const hm_param_info *params;
     int nparams;
-    const char *classes;          /* tightest first: "wide chain64 chain512 any" */
-    const char *class_required;   /* by default */
+    const char *classes;                      /* tightest first: "wide chain64 chain512 any" */
+    const char *class_required;               /* by default */
     hm_op_fn *check, *run, *ref, *cpu, *cuda; /* run dispatches; cpu and cuda are NULL where not built */
 } hm_op_info;
 

@@ -1,7 +1,8 @@
-/* The long tier's proof of the converters: all 2^32 f32 values, as binary64, stored in f16, bf16 and f32; all 2^16 codes of f16 and bf16
- * loaded; and binary64 values that no f32 holds (2^24 a dtype, half of them midpoints or beside one) against MPFR. The expected values
- * come from integer arithmetic on the f32 code that shares nothing with op/dtype.c, from the CPU's own converters where it has them
- * (F16C), and from MPFR. Prints one line a target; exit 1 on any difference. */
+/* The long tier's proof of the converters: all 2^32 f32 values, as binary64, stored in f16, bf16 and f32; all 2^16
+ * codes of f16 and bf16 loaded; and binary64 values that no f32 holds (2^24 a dtype, half of them midpoints or beside
+ * one) against MPFR. The expected values come from integer arithmetic on the f32 code that shares nothing with
+ * op/dtype.c, from the CPU's own converters where it has them (F16C), and from MPFR. Prints one line a target; exit 1
+ * on any difference. */
 #include <inttypes.h>
 #include <math.h>
 #include <mpfr.h>
@@ -22,7 +23,8 @@ static float value32(uint32_t code) {
     return v;
 }
 
-/* Round-half-even by asking for the remainder: the f32 significand shifted right, whatever fell off compared with one half. */
+/* Round-half-even by asking for the remainder: the f32 significand shifted right, whatever fell off compared with one
+ * half. */
 static uint32_t shift_rounded(uint32_t significand, int shift) {
     if (shift > 25) return 0; /* less than half of the last place */
     uint32_t kept = significand >> shift, rest = significand - (kept << shift), half = 1u << (shift - 1);
@@ -38,8 +40,7 @@ static uint16_t narrow(uint32_t code, int bits, int bias) {
     uint32_t significand = fraction | (exponent ? 0x800000u : 0), r;
     if (target >= 1) /* a carry runs into the exponent, as it should; a subnormal f32 has no hidden bit to remove */
         r = ((uint32_t)target << bits) + shift_rounded(significand, 23 - bits) - (1u << bits);
-    else
-        r = shift_rounded(significand, 23 - bits + 1 - target);
+    else r = shift_rounded(significand, 23 - bits + 1 - target);
     return (uint16_t)(sign | (r > inf ? inf : r));
 }
 
@@ -98,7 +99,8 @@ static int64_t all_codes(hm_dtype dtype, int bits, int bias) {
     for (uint32_t c = 0; c < 65536; c++) {
         uint16_t code = (uint16_t)c;
         int exponent = (int)(c >> bits) & (2 * bias + 1), fraction = (int)c & ((1 << bits) - 1);
-        double v = hm_load(dtype, &code), e = ldexp(fraction + (exponent ? 1 << bits : 0), (exponent ? exponent : 1) - bias - bits);
+        double v = hm_load(dtype, &code),
+               e = ldexp(fraction + (exponent ? 1 << bits : 0), (exponent ? exponent : 1) - bias - bits);
         if (exponent == 2 * bias + 1) e = fraction ? NAN : INFINITY;
         if (c >> 15) e = -e;
         bad += isnan(e) ? !isnan(v) : v != e || !signbit(v) != !signbit(e);
@@ -170,8 +172,7 @@ int main(void) {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2")) /* then it has F16C too, a name that clang 14 does not take here */
         bad += line("the expected f16 codes, by the CPU's converter", hardware_f16());
-    else
-        printf("the expected f16 codes: this CPU has no converter to compare with\n");
+    else printf("the expected f16 codes: this CPU has no converter to compare with\n");
 #endif
     return bad != 0;
 }

@@ -1,4 +1,5 @@
-/* Right, and looks whether out lies between a guard zone and memory without access on either side; HM_INTERNAL if not. */
+/* Right, and looks whether out lies between a guard zone and memory without access on either side; HM_INTERNAL if not.
+ */
 #include <unistd.h>
 
 #include "plain.h"
@@ -20,7 +21,8 @@ hm_status hm_plugin_rms_norm(const hm_rms_norm_args *a) {
     uintptr_t last = (data + (uintptr_t)(a->x.shape[0] * a->out.stride[0]) * 4 + page - 1) / page * page + guard;
     if (!readable(ends[1], ends[0], (char *)first) || !readable(ends[1], ends[0], (char *)last - 1)) s = HM_INTERNAL;
     for (uintptr_t at = page; at <= fence; at += page)
-        if (readable(ends[1], ends[0], (char *)first - at) || readable(ends[1], ends[0], (char *)last + at - page)) s = HM_INTERNAL;
+        if (readable(ends[1], ends[0], (char *)first - at) || readable(ends[1], ends[0], (char *)last + at - page))
+            s = HM_INTERNAL;
     close(ends[0]);
     close(ends[1]);
     return s;

@@ -6,6 +6,7 @@ const int hm_plugin_abi = HM_PLUGIN_ABI;
 
 hm_status hm_plugin_rms_norm(const hm_rms_norm_args *a) {
     volatile bool on = a != NULL;
-    while (on) {}
+    while (on) {
+    }
     return HM_OK;
 }

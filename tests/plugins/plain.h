@@ -1,5 +1,5 @@
-/* plain.h: rms_norm for f32 as a plug-in may write it, for the plug-ins here to go wrong around. Declines everything that
- * the tests do not need. */
+/* plain.h: rms_norm for f32 as a plug-in may write it, for the plug-ins here to go wrong around. Declines everything
+ * that the tests do not need. */
 #ifndef PLAIN_H
 #define PLAIN_H
 

@@ -1,8 +1,10 @@
-/* Calls in guarded memory: every stray byte is seen and named, everything can be put back, and nothing far away is touched. */
+/* Calls in guarded memory: every stray byte is seen and named, everything can be put back, and nothing far away is
+ * touched. */
 #include "../../certify/call.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,17 +49,17 @@ Test(call, effects_name_the_argument_and_the_place) {
     says(call, false, "out: 2 bytes changed in the stride gap after row 1, the first 1 bytes into it");
     hm_call_reset(call);
     element(call, OUT, 24 + 8)[0] ^= 1;
-    says(call, false, "out: 1 bytes changed in the guard zone after it, the first 0 bytes past its end");
+    says(call, false, "out: 1 byte changed in the guard zone after it, the first 0 bytes past its end");
     hm_call_reset(call);
     element(call, OUT, -1)[0] ^= 1;
-    says(call, false, "out: 1 bytes changed in the guard zone before it, the first 2 bytes ahead of its start");
+    says(call, false, "out: 1 byte changed in the guard zone before it, the first 2 bytes ahead of its start");
     hm_call_reset(call);
     element(call, X, 2 * 8 + 5)[0] ^= 1;
-    says(call, false, "x: 1 bytes changed of what is input, the first in element [2,5]");
+    says(call, false, "x: 1 byte changed of what is input, the first in element [2,5]");
     hm_call_reset(call);
     element(call, WEIGHT, 7)[3] ^= 128;
-    says(call, false, "weight: 1 bytes changed of what is input, the first in element [7]");
-    says(call, true, "weight: 1 bytes changed although the call failed, the first in element [7]");
+    says(call, false, "weight: 1 byte changed of what is input, the first in element [7]");
+    says(call, true, "weight: 1 byte changed although the call failed, the first in element [7]");
     hm_call_reset(call);
     says(call, true, "ok");
     hm_call_free(call);
@@ -75,7 +77,8 @@ static void flip_everything(const char *line) {
             int64_t size = (int64_t)hm_dtype_size(t->dtype);
             for (int64_t r = 0; r < t->shape[0]; r++)
                 for (int64_t c = 0; c < t->shape[1]; c++)
-                    memset(output + (int64_t)buffer->offset[i] + (r * t->stride[0] + c * t->stride[1]) * size, 1, (size_t)size);
+                    memset(output + (int64_t)buffer->offset[i] + (r * t->stride[0] + c * t->stride[1]) * size, 1,
+                           (size_t)size);
         }
         for (size_t k = 0; k < buffer->size; k += k < HM_GUARD - 256 || k > buffer->size - HM_GUARD + 256 ? 509 : 1) {
             buffer->base[k] ^= 0x10;
@@ -112,10 +115,12 @@ Test(call, illegal_overlaps_are_held_to_the_last_byte) {
 
 Test(call, golden_reads_pristine_contiguous_copies) {
     hm_call *dense = made("fused_add_rms_norm x=bf16[2,3,8] weight=f32 gen=heavy seed=5");
-    hm_call *loose = made("fused_add_rms_norm x=bf16[2,3,8] weight=f32 stride=x:-100,-33,4;residual:8,16,1;weight:-3 gen=heavy seed=5");
+    hm_call *loose = made(
+        "fused_add_rms_norm x=bf16[2,3,8] weight=f32 stride=x:-100,-33,4;residual:8,16,1;weight:-3 gen=heavy seed=5");
     cr_expect_eq(dense->inputs_xxh3, loose->inputs_xxh3, "values do not depend on strides");
     for (int i = 0; i < 3; i++) {
-        const hm_tensor *a = hm_arg_tensor(dense->op, dense->golden_args, i), *b = hm_arg_tensor(loose->op, loose->golden_args, i);
+        const hm_tensor *a = hm_arg_tensor(dense->op, dense->golden_args, i),
+                        *b = hm_arg_tensor(loose->op, loose->golden_args, i);
         cr_expect_neq(a->data, dense->tensor[i].data);
         cr_expect_arr_eq(a->data, b->data, (size_t)hm_tensor_elements(a) * hm_dtype_size(a->dtype));
         cr_expect_arr_eq(b->stride, a->stride, (size_t)a->ndim * sizeof *a->stride);
@@ -136,8 +141,9 @@ Test(call, golden_reads_pristine_contiguous_copies) {
 
 Test(call, hash_follows_values_dtypes_and_shapes) {
     static const char *const lines[] = {
-        "rms_norm x=f32[2,6] weight=f32 seed=1",     "rms_norm x=f32[2,6] weight=f32 seed=2", "rms_norm x=f32[3,4] weight=f32 seed=1",
-        "rms_norm x=f32[2,6] weight=none seed=1",    "rms_norm x=bf16[2,6] weight=f32 seed=1", "rms_norm x=f32[1,2,6] weight=f32 seed=1",
+        "rms_norm x=f32[2,6] weight=f32 seed=1",          "rms_norm x=f32[2,6] weight=f32 seed=2",
+        "rms_norm x=f32[3,4] weight=f32 seed=1",          "rms_norm x=f32[2,6] weight=none seed=1",
+        "rms_norm x=bf16[2,6] weight=f32 seed=1",         "rms_norm x=f32[1,2,6] weight=f32 seed=1",
         "rms_norm x=f32[2,6] weight=f32 gen=zero seed=1",
     };
     uint64_t hash[8];
@@ -159,7 +165,8 @@ Test(call, starts_aligned_and_ends_at_the_guard) {
         hm_call *call = made(line);
         for (int i = 0; i < 3; i++) {
             const hm_buffer *b = &call->buffer[call->buffer_of[i]];
-            size_t end = b->offset[i] + (size_t)hm_tensor_elements(&call->tensor[i]) * hm_dtype_size(call->tensor[i].dtype);
+            size_t end =
+                b->offset[i] + (size_t)hm_tensor_elements(&call->tensor[i]) * hm_dtype_size(call->tensor[i].dtype);
             cr_expect_eq((uintptr_t)call->tensor[i].data % 64, 0);
             cr_expect(end <= b->size - HM_GUARD && end + 64 > b->size - HM_GUARD);
             cr_expect(b->offset[i] >= HM_GUARD);
@@ -177,18 +184,19 @@ Test(call, far_rows_cost_little_memory) {
     }
     says(call, true, "ok");
     element(call, OUT, -2147487744)[256] ^= 1;
-    says(call, false, "out: 1 bytes changed in the stride gap after row 1, the first 0 bytes into it");
+    says(call, false, "out: 1 byte changed in the stride gap after row 1, the first 0 bytes into it");
     hm_call_reset(call);
     element(call, OUT, 0)[4000] ^= 1;
     cr_expect(!hm_call_effects(call, false, text, sizeof text));
     hm_call_reset(call);
     element(call, X, 2 * INT64_C(4294975488) + 63)[0] ^= 1;
-    says(call, false, "x: 1 bytes changed of what is input, the first in element [2,63]");
+    says(call, false, "x: 1 byte changed of what is input, the first in element [2,63]");
     hm_call_free(call);
 }
 
 Test(call, too_large_is_said) {
-    static const char *const lines[] = {"rms_norm x=f32[1000000,10000]", "rms_norm x=f32[3,8] stride=x:4611686018427387904,1",
+    static const char *const lines[] = {"rms_norm x=f32[1000000,10000]",
+                                        "rms_norm x=f32[3,8] stride=x:4611686018427387904,1",
                                         "rms_norm x=f32[3,8] stride=x:9223372036854775807,9223372036854775807"};
     for (int i = 0; i < 3; i++) {
         hm_case_spec spec;
@@ -231,9 +239,9 @@ Test(call, from_given_tensors) {
     for (int i = 0; i < op->nargs; i++) *hm_arg_tensor(op, &args, i) = hm_tensor_of(NULL, HM_F32, 2, shape);
     hm_tensor *x = hm_arg_tensor(op, &args, 0), *residual = hm_arg_tensor(op, &args, 1);
     *hm_arg_tensor(op, &args, 2) = hm_tensor_of(weight, HM_F32, 1, shape + 1);
-    x->data = buffer + 40, x->stride[0] = -16;          /* rows at 40, 24, 8 */
+    x->data = buffer + 40, x->stride[0] = -16;              /* rows at 40, 24, 8 */
     residual->data = buffer + 12, residual->stride[0] = 16; /* rows at 12, 28, 44: the same storage */
-    *hm_arg_tensor(op, &args, 4) = *x;                  /* out in place */
+    *hm_arg_tensor(op, &args, 4) = *x;                      /* out in place */
     hm_call *call;
     cr_assert_eq(hm_call_from_args(op, &args, "given", &call, text, sizeof text), HM_OK, "%s", text);
     cr_expect_eq(call->nbuffers, 3);
@@ -248,13 +256,59 @@ Test(call, from_given_tensors) {
     for (int row = 0; row < 3; row++) memset(element(call, 4, -16 * row), 0, 16);
     says(call, false, "ok");
     element(call, 1, 16)[0] ^= 1;
-    says(call, false, "residual: 1 bytes changed of what is input, the first in element [1,0]");
+    says(call, false, "residual: 1 byte changed of what is input, the first in element [1,0]");
     hm_call_free(call);
 
     x->ndim = 5;
     cr_expect_eq(hm_call_from_args(op, &args, "given", &call, text, sizeof text), HM_BAD_ARG);
     cr_expect_str_eq(text, "fused_add_rms_norm: x is no tensor that can be copied (dtype, rank, data or size)");
     cr_expect_null(call);
+}
+
+/* Shapes, strides, offsets and scalars out of the blue: what parses is built, unless it is too large, and leaves no
+ * trace; what the contract then accepts runs without a stray byte. */
+Test(call, any_case_that_parses_can_be_built) {
+    static const char *const good[] = {
+        "rms_norm x=bf16[3,8] weight=f32[8] alias=out:x+8 stride=x:16,1;weight:2 seed=17",
+        ("fused_add_rms_norm x=f16[2,3,5] residual=f32[2,3,5] residual_out=f32[2,3,5] weight=f16 gen=special "
+         "variance_size=3 expect=bad_arg"),
+        "rms_norm x=f32[4,8] out=f32[4,8] stride=x:-8,1;out:0,2 gen=stagnate expect=bad_stride",
+        "fused_add_rms_norm x=bf16[1,9] alias=out:x;residual_out:residual gen=ties stride=x:7,3 eps=0",
+        "rms_norm x=f32[3,8] weight=bf16[8] stride=x:4294975488,1;out:2147483648,1 gen=exact",
+    };
+    uint64_t state = 88172645463325252u;
+    int built = 0, ran = 0;
+    for (int i = 0; i < 8000; i++) {
+        char line[HM_CASE_MAX];
+        strcpy(line, good[i % 5]);
+        size_t length = strlen(line);
+        for (int edits = 1 + i % 4; edits--;) {
+            state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+            size_t at = state % length;
+            while (at < 20 || line[at] < '0' || line[at] > '9') at = (at + 1) % length;
+            line[at] = "0123456789-,"[(state >> 40) % 12];
+        }
+        hm_case_spec spec;
+        hm_call *call;
+        if (hm_case_parse(line, &spec, text, sizeof text)) continue;
+        double most = 0;
+        for (int k = 0; k < spec.op->nargs; k++) {
+            double n = 1;
+            for (int d = 0; d < spec.ndim[k]; d++) n *= fabs((double)spec.shape[k][d]);
+            most = n > most ? n : most;
+        }
+        if (most > 1e5 && most < 5e9) continue; /* could be had, but takes its time */
+        if (hm_call_from_case(&spec, &call, text, sizeof text)) continue;
+        built++;
+        cr_expect(hm_call_effects(call, true, text, sizeof text), "%s: %s", spec.line, text);
+        if (spec.op->check(hm_call_args(call)) == HM_OK) {
+            ran++;
+            cr_expect_eq(spec.op->ref(hm_call_args(call)), HM_OK);
+            cr_expect(hm_call_effects(call, false, text, sizeof text), "%s: %s", spec.line, text);
+        }
+        hm_call_free(call);
+    }
+    cr_expect(built > 1000 && ran > 500, "%d %d", built, ran);
 }
 
 static int open_files(void) {

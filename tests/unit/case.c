@@ -24,14 +24,19 @@ static void refused(const char *line, const char *part) {
 }
 
 Test(case_language, spells_everything_out) {
-    cr_expect_str_eq(canonical("rms_norm x=bf16[7,4096] weight=f32[4096] round=once alias=out:x stride=x:4160,1 gen=heavy seed=17"),
-                     "rms_norm x=bf16[7,4096] weight=f32[4096] out=bf16[7,4096] eps=1e-6 round=once weight_form=plain variance_size=0 "
-                     "alias=out:x stride=x:4160,1 gen=heavy seed=17");
-    cr_expect_str_eq(canonical("rms_norm x=f32[5]"), "rms_norm x=f32[5] weight=none out=f32[5] eps=1e-6 round=once weight_form=plain "
-                                                     "variance_size=0 gen=normal seed=1");
-    cr_expect_str_eq(canonical("  fused_add_rms_norm\tseed=3  residual_out=f32 x=f16[2,3] residual_dtype=f32_for_f16 eps=0.1 "),
-                     "fused_add_rms_norm x=f16[2,3] residual=f16[2,3] weight=none residual_out=f32[2,3] out=f16[2,3] eps=0.1 round=once "
-                     "weight_form=plain residual_read=rounded residual_dtype=f32_for_f16 variance_size=0 gen=normal seed=3");
+    cr_expect_str_eq(
+        canonical("rms_norm x=bf16[7,4096] weight=f32[4096] round=once alias=out:x stride=x:4160,1 gen=heavy seed=17"),
+        "rms_norm x=bf16[7,4096] weight=f32[4096] out=bf16[7,4096] eps=1e-6 round=once weight_form=plain "
+        "variance_size=0 "
+        "alias=out:x stride=x:4160,1 gen=heavy seed=17");
+    cr_expect_str_eq(canonical("rms_norm x=f32[5]"),
+                     "rms_norm x=f32[5] weight=none out=f32[5] eps=1e-6 round=once weight_form=plain "
+                     "variance_size=0 gen=normal seed=1");
+    cr_expect_str_eq(
+        canonical("  fused_add_rms_norm\tseed=3  residual_out=f32 x=f16[2,3] residual_dtype=f32_for_f16 eps=0.1 "),
+        "fused_add_rms_norm x=f16[2,3] residual=f16[2,3] weight=none residual_out=f32[2,3] out=f16[2,3] eps=0.1 "
+        "round=once "
+        "weight_form=plain residual_read=rounded residual_dtype=f32_for_f16 variance_size=0 gen=normal seed=3");
 }
 
 Test(case_language, shapes_and_strides_follow) {
@@ -54,18 +59,22 @@ Test(case_language, shapes_and_strides_follow) {
 }
 
 Test(case_language, illegal_calls_can_be_asked_for) {
-    const hm_case_spec *s = parsed("rms_norm x=f32[3,8] broken=args:size;out:ndim0;x:cuda round=99 weight_form=-1 expect=bad_arg");
+    const hm_case_spec *s =
+        parsed("rms_norm x=f32[3,8] broken=args:size;out:ndim0;x:cuda round=99 weight_form=-1 expect=bad_arg");
     cr_expect_eq(s->broken_args, HM_ARGS_SIZE);
     cr_expect_eq(s->broken[2], HM_BROKEN_NDIM0);
     cr_expect_eq(s->broken[0], HM_BROKEN_CUDA);
     cr_expect_eq(s->param[1], 99);
     cr_expect_eq(s->expect, HM_BAD_ARG);
-    cr_expect(strstr(s->line, "round=99 weight_form=-1 variance_size=0 broken=x:cuda;out:ndim0;args:size gen=normal seed=1 expect=bad_arg"),
+    cr_expect(strstr(s->line,
+                     "round=99 weight_form=-1 variance_size=0 broken=x:cuda;out:ndim0;args:size gen=normal seed=1 "
+                     "expect=bad_arg"),
               "%s", s->line);
 }
 
 Test(case_language, numbers_read_back) {
-    static const double odd[] = {0, -0.0, 1e-6, 0.1, 1.0 / 3, 1e300, 0x1p-1074, 1e39, -1, INFINITY, -INFINITY, 123456789, 1e22, 1e23};
+    static const double odd[] = {0,    -0.0, 1e-6,     0.1,       1.0 / 3,   1e300, 0x1p-1074,
+                                 1e39, -1,   INFINITY, -INFINITY, 123456789, 1e22,  1e23};
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
         char line[128];
         snprintf(line, sizeof line, "rms_norm x=f32[1] eps=%a", odd[i]);
@@ -143,12 +152,13 @@ Test(case_language, long_lines_are_refused) {
     line[sizeof line - 1] = 0;
     refused(line, "longer than 1023 bytes");
     /* and so is a canonical line that would not fit, while the given one does */
-    int n = snprintf(line, sizeof line, "fused_add_rms_norm x=f32[%s] stride=", "-1000000000000000000,-1000000000000000000,-1000000000000000000,5");
+    int n = snprintf(line, sizeof line, "fused_add_rms_norm x=f32[%s] stride=",
+                     "-1000000000000000000,-1000000000000000000,-1000000000000000000,5");
     static const char *const names[] = {"x", "residual", "weight", "residual_out", "out"};
     for (int i = 0; i < 5; i++)
         if (i != 2)
-            n += snprintf(line + n, sizeof line - (size_t)n, "%s%s:-900000000000000000,-900000000000000000,-900000000000000000,1",
-                          i ? ";" : "", names[i]);
+            n += snprintf(line + n, sizeof line - (size_t)n,
+                          "%s%s:-900000000000000000,-900000000000000000,-900000000000000000,1", i ? ";" : "", names[i]);
     cr_assert(n < HM_CASE_MAX);
     if (hm_case_parse(line, &spec, why, sizeof why) == HM_OK) cr_expect(strlen(spec.line) < HM_CASE_MAX);
 }
@@ -157,7 +167,8 @@ Test(case_language, long_lines_are_refused) {
 Test(case_language, damage_is_refused_or_canonical) {
     static const char *const good[] = {
         "rms_norm x=bf16[7,4096] weight=f32[4096] round=once alias=out:x+8 stride=x:4160,1;weight:2 gen=normal seed=17",
-        "fused_add_rms_norm x=f16[2,3,5] residual_out=f32[2,3,5] broken=args:null;x:ndim5 eps=1e-5 variance_size=-3 expect=bad_arg",
+        "fused_add_rms_norm x=f16[2,3,5] residual_out=f32[2,3,5] broken=args:null;x:ndim5 eps=1e-5 variance_size=-3 "
+        "expect=bad_arg",
     };
     uint64_t state = 88172645463325252u;
     int accepted = 0;

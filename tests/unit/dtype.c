@@ -25,8 +25,7 @@ static const format formats[] = {
 static double decode(const format *f, uint32_t code) {
     uint32_t fraction = code & ((1u << f->mantissa) - 1);
     int exponent = (int)(code >> f->mantissa);
-    if (exponent == 0)
-        return ldexp(fraction, 1 - f->bias - f->mantissa);
+    if (exponent == 0) return ldexp(fraction, 1 - f->bias - f->mantissa);
     return ldexp(fraction + (1u << f->mantissa), exponent - f->bias - f->mantissa);
 }
 
@@ -91,7 +90,8 @@ static void check_specials(const format *f) {
         expect_store(f, s * 4.9406564584124654e-324, sign);
         expect_store(f, s * 0.0, sign);
         uint32_t got = store(f, copysign(NAN, s));
-        cr_assert_eq(got, f->inf | quiet, "NaN stored as %#x", got); /* whose sign survives an operation is the compiler's choice */
+        cr_assert_eq(got, f->inf | quiet, "NaN stored as %#x",
+                     got); /* whose sign survives an operation is the compiler's choice */
         cr_assert(load(f, f->inf | sign) == s * INFINITY);
         for (uint32_t fraction = 1; fraction && fraction <= fractions; fraction = fraction << 1 | 1)
             cr_assert(isnan(load(f, f->inf | sign | fraction)));
@@ -122,8 +122,7 @@ Test(dtype, f32_boundaries) {
     const format *f = &formats[2];
     static const uint32_t fractions[] = {0, 1, 2, 3, 0x3FFFFF, 0x400000, 0x400001, 0x7FFFFD, 0x7FFFFE, 0x7FFFFF};
     for (uint32_t exponent = 0; exponent < 255; exponent++)
-        for (size_t i = 0; i < sizeof fractions / sizeof *fractions; i++)
-            check_code(f, exponent << 23 | fractions[i]);
+        for (size_t i = 0; i < sizeof fractions / sizeof *fractions; i++) check_code(f, exponent << 23 | fractions[i]);
     uint64_t state = 1;
     for (int i = 0; i < 300000; i++) {
         state = state * 6364136223846793005u + 1442695040888963407u;
@@ -132,8 +131,7 @@ Test(dtype, f32_boundaries) {
 }
 
 Test(dtype, specials_and_constants) {
-    for (int i = 0; i < FORMATS; i++)
-        check_specials(&formats[i]);
+    for (int i = 0; i < FORMATS; i++) check_specials(&formats[i]);
 }
 
 /* binary64 straight to T: through f32 the sticky bit would be lost. */

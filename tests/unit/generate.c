@@ -1,4 +1,5 @@
-/* Every generator has the property that it is there for, in every dtype, for a sum (fused_add_rms_norm) and without one. */
+/* Every generator has the property that it is there for, in every dtype, for a sum (fused_add_rms_norm) and without
+ * one. */
 #include "../../certify/generate.h"
 
 #include <criterion/criterion.h>
@@ -39,7 +40,8 @@ static data generated(bool sum, const char *dtype, int64_t rows, int64_t n, cons
     char line[512], why[512];
     hm_case_spec spec;
     data d = {.rows = rows, .n = n, .sum = sum, .type = hm_dtype_named(dtype)};
-    snprintf(line, sizeof line, "%srms_norm x=%s[%lld,%lld] %s", sum ? "fused_add_" : "", dtype, (long long)rows, (long long)n, rest);
+    snprintf(line, sizeof line, "%srms_norm x=%s[%lld,%lld] %s", sum ? "fused_add_" : "", dtype, (long long)rows,
+             (long long)n, rest);
     cr_assert_eq(hm_case_parse(line, &spec, why, sizeof why), HM_OK, "%s: %s", line, why);
     cr_assert_eq(hm_call_from_case(&spec, &d.call, why, sizeof why), HM_OK, "%s: %s", line, why);
     d.x = loaded(d.call, "x"), d.residual = loaded(d.call, "residual"), d.weight = loaded(d.call, "weight");
@@ -59,29 +61,20 @@ static double mean_square(const double *v, int64_t n) {
     return s / (double)n;
 }
 
-/* ---- what holds for all of them ------------------------------------------------------------------------------------- */
+/* ---- what holds for all of them ---------------------------------------------------------------- */
 
-/* The same bits on every machine, in every thread count, for every stride; and each name, argument and seed has its own. */
+/* The same bits on every machine, in every thread count, for every stride; and each name, argument and seed has its
+ * own. */
 Test(generate, values_are_fixed) {
     static const struct {
         const char *name;
         uint64_t hash; /* of 'fused_add_rms_norm x=bf16[9,40] weight=f32 gen=NAME seed=7' */
     } known[] = {
-        {"normal", 0x273b5e47a315e562u},
-        {"heavy", 0x0fde9ef0f2cdcd2cu},
-        {"offset16", 0x8aaf98431c536997u},
-        {"offset100", 0x98860216d658d0d6u},
-        {"tiny", 0x3eace10a3ed18628u},
-        {"huge", 0x165bd2e9c145f342u},
-        {"cancelling", 0xcc685e0518b9f811u},
-        {"ties", 0x5bab2e19cb68bd72u},
-        {"exact", 0x8829c4f16237f25du},
-        {"stagnate", 0x6ee53135d70a4042u},
-        {"zero", 0xdeb3cf1778e1047au},
-        {"special", 0x2b92780071c9cbbfu},
-        {"subnormal", 0x995838f544b684fdu},
-        {"index", 0x306f8211dddcd265u},
-        {"sparse", 0xb8533cc2f8e55351u},
+        {"normal", 0x273b5e47a315e562u},     {"heavy", 0x0fde9ef0f2cdcd2cu}, {"offset16", 0x8aaf98431c536997u},
+        {"offset100", 0x98860216d658d0d6u},  {"tiny", 0x3eace10a3ed18628u},  {"huge", 0x165bd2e9c145f342u},
+        {"cancelling", 0xcc685e0518b9f811u}, {"ties", 0x5bab2e19cb68bd72u},  {"exact", 0x8829c4f16237f25du},
+        {"stagnate", 0x6ee53135d70a4042u},   {"zero", 0xdeb3cf1778e1047au},  {"special", 0x2b92780071c9cbbfu},
+        {"subnormal", 0x995838f544b684fdu},  {"index", 0x306f8211dddcd265u}, {"sparse", 0xb8533cc2f8e55351u},
     };
     cr_assert_eq((int)(sizeof known / sizeof *known), hm_generator_count());
     for (int g = 0; g < hm_generator_count(); g++) {
@@ -139,8 +132,7 @@ Test(generate, names_are_unique_and_said) {
 
 /* No generator leaves a tensor of zeros or of one value, so that a case can tell its elements apart. */
 Test(generate, inputs_are_diverse) {
-    for (int g = 0; g < hm_generator_count(); g++)
-        EVERY_DTYPE(t) {
+    for (int g = 0; g < hm_generator_count(); g++) EVERY_DTYPE(t) {
             char rest[64];
             snprintf(rest, sizeof rest, "weight=f32 gen=%s", hm_generator_at(g)->name);
             data d = generated(false, dtype_names[t], 12, 64, rest);
@@ -155,7 +147,7 @@ Test(generate, inputs_are_diverse) {
         }
 }
 
-/* ---- one by one ----------------------------------------------------------------------------------------------------- */
+/* ---- one by one -------------------------------------------------------------------------------- */
 
 static void moments(const double *v, int64_t n, double mean, double sd, double slack) {
     double s = 0, q = 0;
@@ -264,7 +256,9 @@ Test(generate, cancelling_cancels) {
 
 /* Distance of v to the nearest boundary between two values of dtype, relative to v. */
 static double to_boundary(hm_dtype dtype, double v) {
-    double near = hm_round_to(dtype, v), other = v > near ? hm_next_up(dtype, near) : v < near ? hm_next_down(dtype, near) : near;
+    double near = hm_round_to(dtype, v), other = v > near   ? hm_next_up(dtype, near)
+                                                 : v < near ? hm_next_down(dtype, near)
+                                                            : near;
     if (v == near) return INFINITY;
     return fabs(v - (near + other) / 2) / fabs(v);
 }
@@ -287,9 +281,13 @@ static void expect_ties(const char *dtype, bool sum, const char *rest, double sh
             if (distance > 0 && fabs(low) > fabs(y)) above++;
         }
     }
-    cr_expect((double)near >= share * (double)total, "%s %s: %lld of %lld near", dtype, rest, (long long)near, (long long)total);
-    cr_expect((double)on >= on_share * (double)total, "%s %s: %lld of %lld on", dtype, rest, (long long)on, (long long)total);
-    if (share > 0.9) cr_expect(below > total / 10 && above > total / 10, "%lld below, %lld above", (long long)below, (long long)above);
+    cr_expect((double)near >= share * (double)total, "%s %s: %lld of %lld near", dtype, rest, (long long)near,
+              (long long)total);
+    cr_expect((double)on >= on_share * (double)total, "%s %s: %lld of %lld on", dtype, rest, (long long)on,
+              (long long)total);
+    if (share > 0.9)
+        cr_expect(below > total / 10 && above > total / 10, "%lld below, %lld above", (long long)below,
+                  (long long)above);
     done(&d);
 }
 
@@ -351,7 +349,8 @@ static void expect_exact(const char *dtype, bool sum, int64_t n, int64_t mean, c
 Test(generate, exact_rounds_nothing) {
     static const char *const weights[] = {"weight=none", "weight=f32", "weight=f32 weight_form=one_plus"};
     static const int64_t widths[] = {1, 5, 8, 61, 64, 768, 4099};
-    EVERY_DTYPE(t) for (int sum = 0; sum < 2; sum++)
+    EVERY_DTYPE(t)
+    for (int sum = 0; sum < 2; sum++)
         for (int w = 0; w < 3; w++)
             for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
                 expect_exact(dtype_names[t], sum, widths[i], widths[i], weights[w]);
@@ -394,7 +393,8 @@ Test(generate, stagnate_stops_running_sums) {
                 cr_expect(lost > 2000 * (1 - ones[r % 7] / 4096), "row %d loses %g u", r, lost);
             } else { /* each chunk stays at 1 by itself */
                 int64_t chunk = 4096 / count;
-                for (int64_t k = 0; k < count; k++) cr_expect_eq(running_sum(z + k * chunk, chunk, false), 1, "row %d chunk %lld", r, (long long)k);
+                for (int64_t k = 0; k < count; k++)
+                    cr_expect_eq(running_sum(z + k * chunk, chunk, false), 1, "row %d chunk %lld", r, (long long)k);
             }
         }
         done(&d);
@@ -429,7 +429,8 @@ Test(generate, zero_rows_beside_others) {
 Test(generate, special_values_in_rows_of_their_own) {
     EVERY_DTYPE(t) for (int sum = 0; sum < 2; sum++) {
         data d = generated(sum, dtype_names[t], 32, 96, "weight=f32 variance_size=80 gen=special");
-        int nan_inside = 0, nan_outside = 0, inf = 0, clean = 0, minus_zero = 0, low = 0, top = 0, over = 0, new_nan = 0;
+        int nan_inside = 0, nan_outside = 0, inf = 0, clean = 0, minus_zero = 0, low = 0, top = 0, over = 0,
+            new_nan = 0;
         for (int r = 0; r < 32; r++) {
             int odd = 0;
             for (int c = 0; c < 96; c++) {
@@ -445,7 +446,8 @@ Test(generate, special_values_in_rows_of_their_own) {
         }
         cr_expect_eq(nan_inside, 4);
         cr_expect_eq(nan_outside, 4);
-        cr_expect(inf >= 12 && clean >= 8 && minus_zero > 50 && low > 50 && top >= 8, "%d %d %d %d %d", inf, clean, minus_zero, low, top);
+        cr_expect(inf >= 12 && clean >= 8 && minus_zero > 50 && low > 50 && top >= 8, "%d %d %d %d %d", inf, clean,
+                  minus_zero, low, top);
         if (sum) cr_expect(over >= 2 && new_nan >= 3, "%d %d", over, new_nan);
         int weights = 0;
         for (int c = 0; c < 96; c++) weights += !isfinite(d.weight[c]);

@@ -1,5 +1,6 @@
-/* golden: both tiers give the same bits, classes are nested, specials and range-free elements are flagged, admissible sets with gaps
- * are what the inner rounding point makes them, and the distance to the exact value is rounded up from the exact distance. */
+/* golden: both tiers give the same bits, classes are nested, specials and range-free elements are flagged, admissible
+ * sets with gaps are what the inner rounding point makes them, and the distance to the exact value is rounded up from
+ * the exact distance. */
 #include "../../golden/golden.h"
 
 #include <criterion/criterion.h>
@@ -24,7 +25,8 @@ typedef struct {
     int64_t V;
     double eps;
     double values_x[ROWS * HIDDEN], values_r[ROWS * HIDDEN], values_w[HIDDEN];
-    float x[ROWS * HIDDEN], r[ROWS * HIDDEN], w[HIDDEN], out[ROWS * HIDDEN], sum[ROWS * HIDDEN]; /* storage for any dtype */
+    float x[ROWS * HIDDEN], r[ROWS * HIDDEN], w[HIDDEN], out[ROWS * HIDDEN],
+        sum[ROWS * HIDDEN]; /* storage for any dtype */
     hm_rms_norm_args plain;
     hm_fused_add_rms_norm_args fused;
 } call;
@@ -34,8 +36,7 @@ static bool is_fused(void) { return c.op[0] == 'f'; }
 static int arg_named(const char *name) {
     const hm_op_info *op = hm_op_named(c.op);
     for (int i = 0; i < op->nargs; i++)
-        if (!strcmp(op->args[i].name, name))
-            return i;
+        if (!strcmp(op->args[i].name, name)) return i;
     return -1;
 }
 
@@ -45,9 +46,21 @@ static double uniform(void) {
     return (double)((int64_t)state >> 10) * 0x1p-53;
 }
 
-/* Rows: 0..2 ordinary of growing size, 3 integers (exact ties), 4 a mean square of 4 with eps 0, 5 tiny, 6 huge (f32 squares
- * overflow), 7 subnormal, 8 zero, 9 a NaN in front, 10 a NaN behind V, 11 an infinity in front, 12 nearly one value. */
-enum { PLAIN = 0, INTEGERS = 3, EXACT = 4, TINY = 5, HUGE_ROW = 6, SUBNORMAL = 7, ZERO = 8, NAN_FIRST = 9, NAN_BEHIND = 10, INF_FIRST = 11 };
+/* Rows: 0..2 ordinary of growing size, 3 integers (exact ties), 4 a mean square of 4 with eps 0, 5 tiny, 6 huge (f32
+ * squares overflow), 7 subnormal, 8 zero, 9 a NaN in front, 10 a NaN behind V, 11 an infinity in front, 12 nearly one
+ * value. */
+enum {
+    PLAIN = 0,
+    INTEGERS = 3,
+    EXACT = 4,
+    TINY = 5,
+    HUGE_ROW = 6,
+    SUBNORMAL = 7,
+    ZERO = 8,
+    NAN_FIRST = 9,
+    NAN_BEHIND = 10,
+    INF_FIRST = 11
+};
 
 static void fill(uint64_t seed) {
     state = seed * 977 + 3;
@@ -56,30 +69,19 @@ static void fill(uint64_t seed) {
         for (int i = 0; i < HIDDEN; i++) {
             int scale = t < 5 ? 2 * t - 2 : 0;
             double u = uniform(), sign = u < 0 ? -1 : 1, v = u * ldexp(1, scale), q = uniform() * ldexp(1, scale);
-            if (t == INTEGERS)
-                v = rint(u * 7), q = rint(q);
-            if (t == EXACT)
-                v = sign * (i % 8 < 5 ? 1 : 3), q = 0;
-            if (t == TINY)
-                v = u * 0x1p-14, q *= 0x1p-14;
-            if (t == HUGE_ROW)
-                v = u * big, q = 0;
-            if (t == SUBNORMAL)
-                v = rint(u * 100) * least, q = rint(q) * least;
-            if (t == ZERO)
-                v = q = 0;
-            if (t == NAN_FIRST && i == 2)
-                v = NAN;
-            if (t == NAN_BEHIND && i == HIDDEN - 2)
-                v = NAN;
-            if (t == INF_FIRST && i == 1)
-                v = -INFINITY;
-            if (t == 12)
-                v = 1 + (i % 7 == 0) * 0x1p-7, q = 0;
+            if (t == INTEGERS) v = rint(u * 7), q = rint(q);
+            if (t == EXACT) v = sign * (i % 8 < 5 ? 1 : 3), q = 0;
+            if (t == TINY) v = u * 0x1p-14, q *= 0x1p-14;
+            if (t == HUGE_ROW) v = u * big, q = 0;
+            if (t == SUBNORMAL) v = rint(u * 100) * least, q = rint(q) * least;
+            if (t == ZERO) v = q = 0;
+            if (t == NAN_FIRST && i == 2) v = NAN;
+            if (t == NAN_BEHIND && i == HIDDEN - 2) v = NAN;
+            if (t == INF_FIRST && i == 1) v = -INFINITY;
+            if (t == 12) v = 1 + (i % 7 == 0) * 0x1p-7, q = 0;
             c.values_x[t * HIDDEN + i] = v, c.values_r[t * HIDDEN + i] = q;
         }
-    for (int i = 0; i < HIDDEN; i++)
-        c.values_w[i] = i % 9 == 0 ? (i % 5 - 2) : 1 + uniform();
+    for (int i = 0; i < HIDDEN; i++) c.values_w[i] = i % 9 == 0 ? (i % 5 - 2) : 1 + uniform();
 }
 
 static hm_golden *open_call(int threads) {
@@ -88,15 +90,13 @@ static hm_golden *open_call(int threads) {
     hm_tensor w = hm_tensor_of(c.w, c.W, 1, (int64_t[]){HIDDEN});
     hm_store_row(c.T, c.x, 1, ROWS * HIDDEN, c.values_x);
     hm_load_row(c.T, c.x, 1, ROWS * HIDDEN, c.values_x);
-    if (is_fused())
-        hm_store_row(c.residual, c.r, 1, ROWS * HIDDEN, c.values_r);
-    if (c.W)
-        hm_store_row(c.W, c.w, 1, HIDDEN, c.values_w);
+    if (is_fused()) hm_store_row(c.residual, c.r, 1, ROWS * HIDDEN, c.values_r);
+    if (c.W) hm_store_row(c.W, c.w, 1, HIDDEN, c.values_w);
     c.plain = *HM_ARGS(rms_norm, .out = out, .x = x, .weight = w, .eps = c.eps, .round = c.round, .weight_form = c.form,
                        .variance_size = c.V);
-    c.fused = *HM_ARGS(fused_add_rms_norm, .out = out, .residual_out = sum, .x = x, .residual = r, .weight = w, .eps = c.eps,
-                       .round = c.round, .weight_form = c.form, .residual_read = c.read, .residual_dtype = c.residual_dtype,
-                       .variance_size = c.V);
+    c.fused = *HM_ARGS(fused_add_rms_norm, .out = out, .residual_out = sum, .x = x, .residual = r, .weight = w,
+                       .eps = c.eps, .round = c.round, .weight_form = c.form, .residual_read = c.read,
+                       .residual_dtype = c.residual_dtype, .variance_size = c.V);
     hm_golden *golden;
     const hm_op_info *op = hm_op_named(c.op);
     const void *args = is_fused() ? (const void *)&c.fused : &c.plain;
@@ -154,17 +154,17 @@ static void tiers(int n) {
     static const char *const outputs[] = {"out", "residual_out"};
     for (int o = 0; o < 1 + is_fused(); o++)
         for (int64_t t = 0; t < ROWS; t++)
-            for (int class = 0; class < HM_CLASS_COUNT; class++) {
+            for (int class = 0; class < HM_CLASS_COUNT; class ++) {
                 if ((n + t + class) % 5) /* a fifth of them: MPFR alone is slow */
                     continue;
-                get(golden, arg_named(outputs[o]), t, (hm_class)class, HM_TIER_TWO, &one);
-                get(golden, arg_named(outputs[o]), t, (hm_class)class, HM_TIER_MPFR, &two);
+                get(golden, arg_named(outputs[o]), t, (hm_class) class, HM_TIER_TWO, &one);
+                get(golden, arg_named(outputs[o]), t, (hm_class) class, HM_TIER_MPFR, &two);
                 for (int i = 0; i < HIDDEN; i++) {
                     bool fine = same_number(one.lo[i], two.lo[i]) && same_number(one.hi[i], two.hi[i]) &&
                                 same_number(one.ideal[i], two.ideal[i]) && one.flags[i] == two.flags[i];
-                    cr_assert(fine, "call %d %s row %d class %s element %d: [%a,%a] %a %d, MPFR [%a,%a] %a %d", n, outputs[o], (int)t,
-                              hm_class_name((hm_class)class), i, one.lo[i], one.hi[i], one.ideal[i], one.flags[i], two.lo[i],
-                              two.hi[i], two.ideal[i], two.flags[i]);
+                    cr_assert(fine, "call %d %s row %d class %s element %d: [%a,%a] %a %d, MPFR [%a,%a] %a %d", n,
+                              outputs[o], (int)t, hm_class_name((hm_class) class), i, one.lo[i], one.hi[i],
+                              one.ideal[i], one.flags[i], two.lo[i], two.hi[i], two.ideal[i], two.flags[i]);
                     bool near = same_number(one.exact[i], two.exact[i]) ||
                                 fabs(one.exact[i] - two.exact[i]) <= 2 * HM_EXACT_ERROR * fabs(two.exact[i]);
                     cr_assert(near, "exact %a, MPFR %a", one.exact[i], two.exact[i]);
@@ -172,7 +172,8 @@ static void tiers(int n) {
                 cr_assert_eq(one.row.nparts, two.row.nparts);
                 for (int64_t k = 0; k < one.row.nparts; k++) {
                     const hm_golden_parts *a = &one.row.parts[k], *b = &two.row.parts[k];
-                    cr_assert(a->index == b->index && a->n == b->n && !memcmp(a->lo, b->lo, (size_t)a->n * sizeof(double)) &&
+                    cr_assert(a->index == b->index && a->n == b->n &&
+                              !memcmp(a->lo, b->lo, (size_t)a->n * sizeof(double)) &&
                               !memcmp(a->hi, b->hi, (size_t)a->n * sizeof(double)));
                 }
             }
@@ -181,25 +182,23 @@ static void tiers(int n) {
 
 Test(golden, both_tiers_give_the_same_bits) { cr_assert_eq(each_call(tiers), 2 * 168); }
 
-/* ---- shape of an answer ---------------------------------------------------------------------------------------------------- */
+/* ---- shape of an answer
+ * ---------------------------------------------------------------------------------------------------- */
 
 static bool holds(hm_dtype dtype, double v) { return isnan(v) || hm_round_to(dtype, v) == v; }
 
 static const hm_golden_parts *parts_of(const answer *a, int index) {
     for (int64_t k = 0; k < a->row.nparts; k++)
-        if (a->row.parts[k].index == index)
-            return &a->row.parts[k];
+        if (a->row.parts[k].index == index) return &a->row.parts[k];
     return NULL;
 }
 
 static bool inside(const answer *a, int i, double v) {
     const hm_golden_parts *parts = parts_of(a, i);
     bool in = a->lo[i] <= v && v <= a->hi[i];
-    if (!parts || !in)
-        return in;
+    if (!parts || !in) return in;
     in = false;
-    for (int k = 0; k < parts->n; k++)
-        in |= parts->lo[k] <= v && v <= parts->hi[k];
+    for (int k = 0; k < parts->n; k++) in |= parts->lo[k] <= v && v <= parts->hi[k];
     return in;
 }
 
@@ -212,9 +211,9 @@ static void shape(int n) {
     for (int o = 0; o < 1 + is_fused(); o++)
         for (int64_t t = 0; t < ROWS; t++) {
             hm_dtype dtype = o ? c.R : c.T;
-            for (int class = 0; class < HM_CLASS_COUNT; class++)
-                get(golden, arg_named(outputs[o]), t, (hm_class)class, HM_TIER_TWO, &wider[class]);
-            for (int class = 0; class < HM_CLASS_COUNT; class++) {
+            for (int class = 0; class < HM_CLASS_COUNT; class ++)
+                get(golden, arg_named(outputs[o]), t, (hm_class) class, HM_TIER_TWO, &wider[class]);
+            for (int class = 0; class < HM_CLASS_COUNT; class ++) {
                 answer *a = &wider[class], *tighter = &wider[class ? class - 1 : 0];
                 int64_t last = -1;
                 for (int64_t k = 0; k < a->row.nparts; k++) {
@@ -223,10 +222,13 @@ static void shape(int n) {
                     last = parts->index;
                     cr_assert(a->flags[last] & HM_GOLD_GAPS);
                     cr_assert(parts->n >= 2 && parts->n <= HM_MAX_PARTS);
-                    cr_assert(parts->lo[0] == a->lo[last] && parts->hi[parts->n - 1] == a->hi[last], "their hull is [lo,hi]");
+                    cr_assert(parts->lo[0] == a->lo[last] && parts->hi[parts->n - 1] == a->hi[last],
+                              "their hull is [lo,hi]");
                     for (int j = 0; j < parts->n; j++) {
-                        cr_assert(parts->lo[j] <= parts->hi[j] && holds(dtype, parts->lo[j]) && holds(dtype, parts->hi[j]));
-                        cr_assert(j == 0 || hm_next_up(dtype, parts->hi[j - 1]) < parts->lo[j], "touching parts are one");
+                        cr_assert(parts->lo[j] <= parts->hi[j] && holds(dtype, parts->lo[j]) &&
+                                  holds(dtype, parts->hi[j]));
+                        cr_assert(j == 0 || hm_next_up(dtype, parts->hi[j - 1]) < parts->lo[j],
+                                  "touching parts are one");
                     }
                     with_gaps++;
                 }
@@ -240,23 +242,25 @@ static void shape(int n) {
                         cr_assert(isnan(a->lo[i]) && isnan(a->hi[i]) && isnan(a->ideal[i]));
                         cr_assert_eq(flags, HM_GOLD_NAN);
                     } else {
-                        cr_assert(inside(a, i, a->ideal[i]), "call %d %s row %d class %d element %d: [%a,%a] lacks its ideal %a", n,
-                                  outputs[o], (int)t, class, i, a->lo[i], a->hi[i], a->ideal[i]);
+                        cr_assert(inside(a, i, a->ideal[i]),
+                                  "call %d %s row %d class %d element %d: [%a,%a] lacks its ideal %a", n, outputs[o],
+                                  (int)t, class, i, a->lo[i], a->hi[i], a->ideal[i]);
                         (a->lo[i] == a->hi[i] ? decided++ : undecided++);
                         /* every value that a tighter class admits, at the ends of its parts */
                         const hm_golden_parts *parts = parts_of(tighter, i);
                         cr_assert(inside(a, i, tighter->lo[i]) && inside(a, i, tighter->hi[i]),
-                                  "call %d %s row %d element %d: class %d [%a,%a] is not in class %d [%a,%a]", n, outputs[o], (int)t, i,
-                                  class - 1, tighter->lo[i], tighter->hi[i], class, a->lo[i], a->hi[i]);
+                                  "call %d %s row %d element %d: class %d [%a,%a] is not in class %d [%a,%a]", n,
+                                  outputs[o], (int)t, i, class - 1, tighter->lo[i], tighter->hi[i], class, a->lo[i],
+                                  a->hi[i]);
                         for (int j = 0; parts && j < parts->n; j++)
                             cr_assert(inside(a, i, parts->lo[j]) && inside(a, i, parts->hi[j]));
                     }
-                    if (class == HM_WIDE)
-                        cr_assert(!(flags & HM_GOLD_RANGE_FREE), "wide keeps its interval");
+                    if (class == HM_WIDE) cr_assert(!(flags & HM_GOLD_RANGE_FREE), "wide keeps its interval");
                     if (t <= PLAIN + 2)
                         cr_assert(!(flags & HM_GOLD_RANGE_FREE), "an ordinary row is in the range of f32");
                     if (class && (flags & HM_GOLD_NAN) == 0)
-                        cr_assert(!(tighter->flags[i] & HM_GOLD_RANGE_FREE) || (flags & HM_GOLD_RANGE_FREE), "free stays free");
+                        cr_assert(!(tighter->flags[i] & HM_GOLD_RANGE_FREE) || (flags & HM_GOLD_RANGE_FREE),
+                                  "free stays free");
                 }
             }
         }
@@ -269,33 +273,34 @@ Test(golden, intervals_are_nested_and_well_formed) {
     cr_assert(decided > 20 * 1000 && undecided > 1000);
 }
 
-/* ---- specials ---------------------------------------------------------------------------------------------------------------- */
+/* ---- specials
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void specials(int n) {
     hm_golden *golden = open_call(1);
     int64_t V = c.V ? c.V : HIDDEN;
     int out = arg_named("out");
-    for (int class = 0; class < HM_CLASS_COUNT; class++) {
-        get(golden, out, NAN_FIRST, (hm_class)class, HM_TIER_TWO, &one);
+    for (int class = 0; class < HM_CLASS_COUNT; class ++) {
+        get(golden, out, NAN_FIRST, (hm_class) class, HM_TIER_TWO, &one);
         for (int i = 0; i < HIDDEN; i++)
             cr_assert_eq(one.flags[i], HM_GOLD_NAN, "a NaN among the first V makes the row NaN");
-        get(golden, out, NAN_BEHIND, (hm_class)class, HM_TIER_TWO, &one);
+        get(golden, out, NAN_BEHIND, (hm_class) class, HM_TIER_TWO, &one);
         for (int i = 0; i < HIDDEN; i++)
             cr_assert_eq(!!(one.flags[i] & HM_GOLD_NAN), V == HIDDEN || i == HIDDEN - 2, "call %d", n);
-        get(golden, out, INF_FIRST, (hm_class)class, HM_TIER_TWO, &one);
+        get(golden, out, INF_FIRST, (hm_class) class, HM_TIER_TWO, &one);
         for (int i = 0; i < HIDDEN; i++)
             cr_assert(i == 1 ? one.flags[i] == HM_GOLD_NAN : one.lo[i] == 0 && one.hi[i] == 0 && one.ideal[i] == 0,
                       "an infinity makes rs 0");
-        get(golden, out, ZERO, (hm_class)class, HM_TIER_TWO, &one);
+        get(golden, out, ZERO, (hm_class) class, HM_TIER_TWO, &one);
         for (int i = 0; i < HIDDEN; i++)
             if (c.eps == 0) {
                 cr_assert(one.flags[i] & HM_GOLD_NAN || one.flags[i] & HM_GOLD_RANGE_FREE, "0 * inf");
                 cr_assert(isnan(one.ideal[i]));
-            } else
-                cr_assert(one.lo[i] == 0 && one.hi[i] == 0 && one.ideal[i] == 0 && !one.flags[i]);
-        get(golden, out, HUGE_ROW, (hm_class)class, HM_TIER_TWO, &one);
+            } else cr_assert(one.lo[i] == 0 && one.hi[i] == 0 && one.ideal[i] == 0 && !one.flags[i]);
+        get(golden, out, HUGE_ROW, (hm_class) class, HM_TIER_TWO, &one);
         for (int i = 0; i < HIDDEN; i++) /* 1e25 squared is beyond f32; 3e4 squared is not */
-            cr_assert_eq(!!(one.flags[i] & HM_GOLD_RANGE_FREE), class != HM_WIDE && c.T != HM_F16, "call %d class %d", n, class);
+            cr_assert_eq(!!(one.flags[i] & HM_GOLD_RANGE_FREE), class != HM_WIDE && c.T != HM_F16, "call %d class %d",
+                         n, class);
     }
     hm_golden_close(golden);
 }
@@ -306,45 +311,39 @@ Test(golden, specials) { each_call(specials); }
 Test(golden, range_free_by_a_flush) {
     c = (call){.op = "rms_norm", .T = HM_F32, .R = HM_F32};
     fill(1);
-    for (int i = 0; i < HIDDEN; i++)
-        c.values_x[i] = 1e-20 * (1 + i % 3);
+    for (int i = 0; i < HIDDEN; i++) c.values_x[i] = 1e-20 * (1 + i % 3);
     hm_golden *golden = open_call(1);
     get(golden, arg_named("out"), 0, HM_CHAIN64, HM_TIER_TWO, &one);
-    for (int i = 0; i < HIDDEN; i++)
-        cr_assert(one.flags[i] & HM_GOLD_RANGE_FREE);
+    for (int i = 0; i < HIDDEN; i++) cr_assert(one.flags[i] & HM_GOLD_RANGE_FREE);
     get(golden, arg_named("out"), 0, HM_WIDE, HM_TIER_TWO, &one);
-    for (int i = 0; i < HIDDEN; i++)
-        cr_assert(!one.flags[i] && one.lo[i] == one.hi[i]);
+    for (int i = 0; i < HIDDEN; i++) cr_assert(!one.flags[i] && one.lo[i] == one.hi[i]);
     hm_golden_close(golden);
 }
 
 /* The squares and their mean are in the range of f32, their sum is not. */
 Test(golden, range_free_by_the_sum) {
     c = (call){.op = "rms_norm", .T = HM_BF16, .R = HM_BF16};
-    for (int i = 0; i < HIDDEN; i++)
-        c.values_x[i] = 0x1.Cp63, c.values_x[HIDDEN + i] = i < 2 ? 0x1p63 : 0;
+    for (int i = 0; i < HIDDEN; i++) c.values_x[i] = 0x1.Cp63, c.values_x[HIDDEN + i] = i < 2 ? 0x1p63 : 0;
     hm_golden *golden = open_call(1);
-    for (int class = 0; class < HM_CLASS_COUNT; class++) {
-        get(golden, arg_named("out"), 0, (hm_class)class, HM_TIER_TWO, &one);
+    for (int class = 0; class < HM_CLASS_COUNT; class ++) {
+        get(golden, arg_named("out"), 0, (hm_class) class, HM_TIER_TWO, &one);
         cr_assert_eq(one.flags[9], class == HM_WIDE ? 0 : HM_GOLD_RANGE_FREE);
         cr_assert(one.lo[9] == 1 && one.hi[9] == 1, "wide keeps its interval, and a range-free element has one, too");
-        get(golden, arg_named("out"), 1, (hm_class)class, HM_TIER_TWO, &one);
+        get(golden, arg_named("out"), 1, (hm_class) class, HM_TIER_TWO, &one);
         cr_assert_eq(one.flags[9], 0, "two squares of 2^126 are not too much");
     }
     hm_golden_close(golden);
 }
 
-/* x = x0 in the whole row, so x * rs is 1, and the result is a weight halfway between two values of bf16. In binary64 x0 * (1 / x0) is
- * not 1 for some x0: only exact arithmetic sees the tie. */
+/* x = x0 in the whole row, so x * rs is 1, and the result is a weight halfway between two values of bf16. In binary64
+ * x0 * (1 / x0) is not 1 for some x0: only exact arithmetic sees the tie. */
 Test(golden, exact_ties) {
     int slipped = 0;
     for (int first = 1; first < 256; first += 2 * ROWS) {
         c = (call){.op = "rms_norm", .T = HM_BF16, .R = HM_BF16, .W = HM_F32};
         for (int t = 0; t < ROWS; t++)
-            for (int i = 0; i < HIDDEN; i++)
-                c.values_x[t * HIDDEN + i] = (first + 2 * t) % 256;
-        for (int i = 0; i < HIDDEN; i++)
-            c.values_w[i] = 1 + (2 * (i % 128) + 1) * 0x1p-8;
+            for (int i = 0; i < HIDDEN; i++) c.values_x[t * HIDDEN + i] = (first + 2 * t) % 256;
+        for (int i = 0; i < HIDDEN; i++) c.values_w[i] = 1 + (2 * (i % 128) + 1) * 0x1p-8;
         hm_golden *golden = open_call(1);
         for (int t = 0; t < ROWS; t++) {
             double x0 = c.values_x[t * HIDDEN];
@@ -354,7 +353,8 @@ Test(golden, exact_ties) {
                 for (int i = 0; i < HIDDEN; i++) {
                     double below = 1 + i % 128 * 0x1p-7, even = i % 2 ? below + 0x1p-7 : below; /* 128 is even */
                     cr_assert(one.ideal[i] == even, "x0 %g weight %a: ideal %a", x0, c.values_w[i], one.ideal[i]);
-                    cr_assert(one.lo[i] == below && one.hi[i] == below + 0x1p-7, "x0 %g: [%a,%a]", x0, one.lo[i], one.hi[i]);
+                    cr_assert(one.lo[i] == below && one.hi[i] == below + 0x1p-7, "x0 %g: [%a,%a]", x0, one.lo[i],
+                              one.hi[i]);
                 }
             }
         }
@@ -369,12 +369,12 @@ Test(golden, flushed_results) {
         hm_dtype T;
         double weight;
         bool zero;
-    } rows[] = {{HM_F32, 0x1p-130, true}, {HM_BF16, 0x1p-129, true}, {HM_F16, 0x1p-20, false}, {HM_F32, 0x1p-120, false}};
+    } rows[] = {
+        {HM_F32, 0x1p-130, true}, {HM_BF16, 0x1p-129, true}, {HM_F16, 0x1p-20, false}, {HM_F32, 0x1p-120, false}};
     for (int k = 0; k < 4; k++) {
         c = (call){.op = "rms_norm", .T = rows[k].T, .R = rows[k].T, .W = HM_F32, .eps = 0};
         fill(2);
-        for (int i = 0; i < HIDDEN; i++)
-            c.values_x[i] = 1, c.values_w[i] = rows[k].weight;
+        for (int i = 0; i < HIDDEN; i++) c.values_x[i] = 1, c.values_w[i] = rows[k].weight;
         hm_golden *golden = open_call(1);
         get(golden, arg_named("out"), 0, HM_CHAIN64, HM_TIER_TWO, &one);
         cr_assert_eq(inside(&one, 3, 0), rows[k].zero, "row %d: [%a,%a]", k, one.lo[3], one.hi[3]);
@@ -385,26 +385,26 @@ Test(golden, flushed_results) {
     }
 }
 
-/* norm_first in f16, rs = 1 / x0: where x / x0 lies next to a tie, f32 classes have both neighbours after the inner rounding
- * point; times 1.75 they end two places apart, and what lies between is not admissible. */
+/* norm_first in f16, rs = 1 / x0: where x / x0 lies next to a tie, f32 classes have both neighbours after the inner
+ * rounding point; times 1.75 they end two places apart, and what lies between is not admissible. */
 Test(golden, gaps_of_norm_first) {
     int found = 0;
     for (int x0 = 1024; x0 < 1700 && found < 30; x0 += 3)
         for (int x = x0 + 1; x < x0 + x0 / 8 && found < 30; x++) {
             double q = (double)x / x0, below = floor(q * 1024) / 1024, above = below + 0x1p-10;
             double past = q - (below + 0x1p-11); /* no tie: x would need 12 bits */
-            if (fabs(past) > 0x1p-30 * x)
-                continue;
+            if (fabs(past) > 0x1p-30 * x) continue;
             c = (call){.op = "rms_norm", .T = HM_F16, .R = HM_F16, .W = HM_F16, .round = HM_ROUND_NORM_FIRST, .V = 1};
             c.values_x[0] = x0, c.values_x[1] = x, c.values_x[2] = -x;
-            for (int i = 0; i < HIDDEN; i++)
-                c.values_w[i] = 1.75;
+            for (int i = 0; i < HIDDEN; i++) c.values_w[i] = 1.75;
             hm_golden *golden = open_call(1);
             double low = hm_round_to(HM_F16, below * 1.75), high = hm_round_to(HM_F16, above * 1.75);
             get(golden, arg_named("out"), 0, HM_WIDE, HM_TIER_TWO, &one);
-            cr_assert(one.ideal[1] == (past > 0 ? high : low) && one.lo[1] == one.ideal[1] && one.hi[1] == one.ideal[1]);
+            cr_assert(one.ideal[1] == (past > 0 ? high : low) && one.lo[1] == one.ideal[1] &&
+                      one.hi[1] == one.ideal[1]);
             get(golden, arg_named("out"), 0, HM_CHAIN64, HM_TIER_TWO, &one);
-            cr_assert(one.lo[1] == low && one.hi[1] == high, "%d / %d: [%a,%a], not [%a,%a]", x, x0, one.lo[1], one.hi[1], low, high);
+            cr_assert(one.lo[1] == low && one.hi[1] == high, "%d / %d: [%a,%a], not [%a,%a]", x, x0, one.lo[1],
+                      one.hi[1], low, high);
             bool gap = hm_next_up(HM_F16, low) < high;
             cr_assert_eq(!!(one.flags[1] & HM_GOLD_GAPS), gap, "%d / %d", x, x0);
             cr_assert(one.lo[2] == -high && one.hi[2] == -low && one.flags[2] == one.flags[1], "mirrored");
@@ -418,14 +418,17 @@ Test(golden, gaps_of_norm_first) {
     cr_assert_eq(found, 30);
 }
 
-/* ---- distance ---------------------------------------------------------------------------------------------------------------- */
+/* ---- distance
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 Test(golden, rounding_up_to_4_digits) {
-    static const double kept[] = {0, 1, 0x1.001p0, 0x1.FFFp-3, 0x1.8p40, 0x1.abcp-300, INFINITY, 0x1p-1074, 0x1.FFFp1023};
+    static const double kept[] = {0,        1,         0x1.001p0,   0x1.FFFp-3, 0x1.8p40, 0x1.abcp-300,
+                                  INFINITY, 0x1p-1074, 0x1.FFFp1023};
     static const struct {
         double d, up;
-    } raised[] = {{0x1.0000000000001p0, 0x1.001p0}, {0x1.FFF0000000001p0, 0x1p1}, {0x1.8000000000001p-1, 0x1.801p-1},
-                  {0x1.2345p7, 0x1.235p7}, {0x1.FFFFFFFFFFFFFp1023, INFINITY}, {0.1, 0x1.99ap-4}};
+    } raised[] = {{0x1.0000000000001p0, 0x1.001p0},   {0x1.FFF0000000001p0, 0x1p1},
+                  {0x1.8000000000001p-1, 0x1.801p-1}, {0x1.2345p7, 0x1.235p7},
+                  {0x1.FFFFFFFFFFFFFp1023, INFINITY}, {0.1, 0x1.99ap-4}};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         cr_assert(hm_round_up4(kept[i]) == kept[i], "%a became %a", kept[i], hm_round_up4(kept[i]));
     for (size_t i = 0; i < sizeof raised / sizeof *raised; i++)
@@ -457,8 +460,7 @@ static void exact_root(int64_t t) {
 static void exact_value(bool sum, int64_t t, int i) {
     mpfr_set_d(exact, c.values_x[t * HIDDEN + i], MPFR_RNDN);
     mpfr_add_d(exact, exact, residual(t * HIDDEN + i), MPFR_RNDN);
-    if (sum)
-        return;
+    if (sum) return;
     mpfr_mul(exact, exact, root, MPFR_RNDN);
     if (c.W) {
         mpfr_set_d(d, hm_load(c.W, (char *)c.w + hm_dtype_size(c.W) * (size_t)i), MPFR_RNDN);
@@ -469,8 +471,7 @@ static void exact_value(bool sum, int64_t t, int i) {
 
 /* |got - exact| / ulp, rounded up to 13 bits */
 static double expected_distance(double got, double ulp) {
-    if (!isfinite(got))
-        return INFINITY;
+    if (!isfinite(got)) return INFINITY;
     mpfr_t up;
     mpfr_init2(up, 13);
     mpfr_sub_d(d, exact, got, MPFR_RNDN);
@@ -488,26 +489,25 @@ static void distances(int n) {
     for (size_t k = 0; k < 2 * sizeof rows / sizeof *rows; k++) {
         bool sum = k % 2;
         int64_t t = rows[k / 2];
-        if (sum && !is_fused())
-            continue;
+        if (sum && !is_fused()) continue;
         hm_dtype dtype = sum ? c.R : c.T;
         int arg = arg_named(sum ? "residual_out" : "out");
         get(golden, arg, t, HM_CHAIN64, HM_TIER_TWO, &one);
         exact_root(t);
         for (int i = n % 7; i < HIDDEN; i += 29) {
             exact_value(sum, t, i);
-            if (!mpfr_number_p(exact))
-                continue;
+            if (!mpfr_number_p(exact)) continue;
             mpfr_sub_d(d, exact, one.exact[i], MPFR_RNDN);
             mpfr_div(d, d, exact, MPFR_RNDN);
-            cr_assert(mpfr_cmp_d(exact, one.exact[i]) == 0 || fabs(mpfr_get_d(d, MPFR_RNDA)) <= HM_EXACT_ERROR, "exact %a is off by %a",
-                      one.exact[i], mpfr_get_d(d, MPFR_RNDA));
+            cr_assert(mpfr_cmp_d(exact, one.exact[i]) == 0 || fabs(mpfr_get_d(d, MPFR_RNDA)) <= HM_EXACT_ERROR,
+                      "exact %a is off by %a", one.exact[i], mpfr_get_d(d, MPFR_RNDA));
             double ulp = hm_ulp(dtype, mpfr_get_d(exact, MPFR_RNDZ));
-            double gots[] = {one.ideal[i], one.lo[i], one.hi[i], 0, 1, -one.ideal[i], hm_dtype_max(dtype), NAN, -INFINITY};
+            double gots[] = {one.ideal[i],  one.lo[i],           one.hi[i], 0,        1,
+                             -one.ideal[i], hm_dtype_max(dtype), NAN,       -INFINITY};
             for (size_t g = 0; g < sizeof gots / sizeof *gots; g++) {
                 double got = hm_golden_distance(golden, arg, t, i, gots[g]), expected = expected_distance(gots[g], ulp);
-                cr_assert(got == expected, "call %d %s row %d element %d: %a is %a from exact, not %a", n, c.op, (int)t, i, gots[g], got,
-                          expected);
+                cr_assert(got == expected, "call %d %s row %d element %d: %a is %a from exact, not %a", n, c.op, (int)t,
+                          i, gots[g], got, expected);
             }
         }
     }
@@ -518,7 +518,8 @@ static void distances(int n) {
 
 Test(golden, distance_to_the_exact_value) { each_call(distances); }
 
-/* ---- the rest ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the rest
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 Test(golden, names) {
     static const char *const names[] = {"wide", "chain64", "chain512", "any"};
@@ -565,7 +566,13 @@ Test(golden, environment) {
 
 /* Rows do not depend on the rows beside them, on the number of threads that open has, or on what was asked before. */
 Test(golden, rows_are_independent) {
-    c = (call){.op = "fused_add_rms_norm", .T = HM_BF16, .R = HM_BF16, .residual = HM_BF16, .W = HM_F32, .read = 1, .eps = 1e-6};
+    c = (call){.op = "fused_add_rms_norm",
+               .T = HM_BF16,
+               .R = HM_BF16,
+               .residual = HM_BF16,
+               .W = HM_F32,
+               .read = 1,
+               .eps = 1e-6};
     fill(9);
     hm_golden *a = open_call(1), *b = open_call(4);
     for (int64_t t = ROWS - 1; t >= 0; t--)
@@ -574,8 +581,9 @@ Test(golden, rows_are_independent) {
             get(b, arg_named("out"), (t + 1) % ROWS, HM_ANY, HM_TIER_MPFR, &two);
             get(b, arg_named("out"), t, HM_CHAIN64, HM_TIER_TWO, &two);
             for (int k = 0; k < HIDDEN; k++)
-                cr_assert(same_number(one.lo[k], two.lo[k]) && same_number(one.hi[k], two.hi[k]) && one.flags[k] == two.flags[k] &&
-                          same_number(one.ideal[k], two.ideal[k]) && same_number(one.exact[k], two.exact[k]));
+                cr_assert(same_number(one.lo[k], two.lo[k]) && same_number(one.hi[k], two.hi[k]) &&
+                          one.flags[k] == two.flags[k] && same_number(one.ideal[k], two.ideal[k]) &&
+                          same_number(one.exact[k], two.exact[k]));
         }
     hm_golden_close(a);
     hm_golden_close(b);

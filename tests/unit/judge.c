@@ -1,4 +1,5 @@
-/* The judge: what it counts, what it lets pass, and what it never does. Outputs come from ref and are then spoilt by hand. */
+/* The judge: what it counts, what it lets pass, and what it never does. Outputs come from ref and are then spoilt by
+ * hand. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -98,14 +99,16 @@ static hm_verdict by_brute_force(hm_call *call) {
         for (int64_t row = 0; row < hm_row_count(t); row++) {
             bool *in[HM_CLASS_COUNT];
             for (hm_class c = 0; c < HM_CLASS_COUNT; c++) {
-                hm_golden_row g = {.lo = calloc(n, 8), .hi = calloc(n, 8), .exact = calloc(n, 8), .flags = calloc(n, 1)};
+                hm_golden_row g = {
+                    .lo = calloc(n, 8), .hi = calloc(n, 8), .exact = calloc(n, 8), .flags = calloc(n, 1)};
                 in[c] = calloc(n, sizeof(bool));
                 cr_assert_eq(hm_golden_row_get(golden, a, row, c, HM_TIER_MPFR, &g), HM_OK);
                 for (int64_t i = 0; i < n; i++) {
                     double got = get(call, name, row, i);
                     bool is_free = g.flags[i] & HM_GOLD_RANGE_FREE;
-                    in[c][i] = (g.flags[i] & HM_GOLD_NAN) ? isnan(got)
-                                                          : (got >= g.lo[i] && got <= g.hi[i]) || (is_free && (got == 0 || !isfinite(got)));
+                    in[c][i] = (g.flags[i] & HM_GOLD_NAN)
+                                   ? isnan(got)
+                                   : (got >= g.lo[i] && got <= g.hi[i]) || (is_free && (got == 0 || !isfinite(got)));
                     for (int64_t p = 0; p < g.nparts && in[c][i] && !(is_free && (got == 0 || !isfinite(got))); p++) {
                         if (g.parts[p].index != i) continue;
                         in[c][i] = false;
@@ -140,23 +143,28 @@ static hm_verdict by_brute_force(hm_call *call) {
 
 Test(judge, counts_and_max_ulp_are_those_of_brute_force) {
     static const char *const lines[] = {
-        "rms_norm x=bf16[9,300] weight=bf16[300] seed=3",
-        "rms_norm x=f16[9,300] weight=f32[300] round=norm_first gen=ties",
+        "rms_norm x=bf16[9,150] weight=bf16[150] seed=3",
+        "rms_norm x=f16[9,150] weight=f32[150] round=norm_first gen=ties",
         "rms_norm x=f32[31,300] weight=f32[300] seed=4",
-        "rms_norm x=bf16[9,300] gen=huge",
-        "rms_norm x=f16[9,300] gen=tiny",
-        "rms_norm x=f32[9,300] gen=exact weight=f32[300]",
-        "rms_norm x=f32[9,300] gen=special",
-        "fused_add_rms_norm x=bf16[9,300] weight=bf16[300] gen=heavy",
+        "rms_norm x=bf16[9,150] gen=huge",
+        "rms_norm x=f16[9,150] gen=tiny",
+        "rms_norm x=f32[9,150] gen=exact weight=f32[150]",
+        "rms_norm x=f32[9,150] gen=special",
+        "fused_add_rms_norm x=bf16[9,150] weight=bf16[150] gen=heavy",
     };
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         for (int spoilt = 0; spoilt < 2; spoilt++) {
             hm_call *call = done_call(lines[i]);
             for (int64_t k = 0; k < 40 && spoilt; k++) { /* some by one value, some by a lot */
-                int64_t row = k % 9, at = 7 * k;
+                int64_t row = k % 9, at = 3 * k;
                 double v = get(call, "out", row, at);
                 hm_dtype dtype = tensor(call, "out")->dtype;
-                put(call, "out", row, at, k % 4 == 0 ? hm_next_up(dtype, v) : k % 4 == 1 ? hm_next_down(dtype, v) : k % 4 == 2 ? v * 1.25 : k == 39 ? NAN : 0);
+                put(call, "out", row, at,
+                    k % 4 == 0   ? hm_next_up(dtype, v)
+                    : k % 4 == 1 ? hm_next_down(dtype, v)
+                    : k % 4 == 2 ? v * 1.25
+                    : k == 39    ? NAN
+                                 : 0);
             }
             hm_verdict want = by_brute_force(call), first = {0};
             for (int way = 0; way < 4; way++) {
@@ -328,7 +336,8 @@ Test(judge, a_looser_class_is_named_and_is_no_pass) {
     put(call, "out", 1, 9, g.hi[9]);
     put(call, "out", 0, 0, NAN); /* what is outside all classes does not hide what is inside a looser one */
     hm_verdict both = judge_outputs(call, &(hm_judge_options){.required = HM_CLASS_NONE, .threads = 1});
-    cr_expect(both.outside == 1 && both.out_of_class == 1 && both.outcome == HM_FAIL && both.consistent == HM_CLASS_NONE);
+    cr_expect(both.outside == 1 && both.out_of_class == 1 && both.outcome == HM_FAIL &&
+              both.consistent == HM_CLASS_NONE);
     free(array);
     hm_golden_close(golden);
     hm_call_free(call);
@@ -430,7 +439,8 @@ static int first_empty(const hm_case_spec *spec, void *context) {
     hm_case_spec *found = context;
     for (int i = 0; i < spec->op->nargs; i++)
         for (int d = 0; d < spec->ndim[i]; d++)
-            if (spec->op->args[i].direction != HM_IN && spec->expect == HM_OK && spec->shape[i][d] == 0) return *found = *spec, 1;
+            if (spec->op->args[i].direction != HM_IN && spec->expect == HM_OK && spec->shape[i][d] == 0)
+                return *found = *spec, 1;
     return 0;
 }
 
@@ -463,7 +473,8 @@ static void scripted(hm_impl *self, hm_call *call, const void *args, hm_run *run
     (void)self;
     *run = script.says;
     if (script.error) snprintf(run->error, sizeof run->error, "%s", script.error);
-    if (run->state == HM_RAN && run->status == HM_OK && call->op->ref(args) == HM_OK && script.spoil) script.spoil(call, args, script.runs);
+    if (run->state == HM_RAN && run->status == HM_OK && call->op->ref(args) == HM_OK && script.spoil)
+        script.spoil(call, args, script.runs);
     script.runs++;
 }
 
@@ -472,7 +483,9 @@ static hm_verdict judge_script(const char *line, bool ours, bool require) {
     hm_call *call = call_of(line);
     hm_verdict v;
     script.runs = 0;
-    hm_judge(&impl, call, &(hm_judge_options){.required = HM_CLASS_NONE, .check_invariance = true, .require_invariance = require}, &v);
+    hm_judge(&impl, call,
+             &(hm_judge_options){.required = HM_CLASS_NONE, .check_invariance = true, .require_invariance = require},
+             &v);
     hm_call_free(call);
     return v;
 }
@@ -488,7 +501,9 @@ Test(judge, what_the_implementation_said) {
         {{.status = HM_UNSUPPORTED, .error = "odd"}, HM_DECLINED, "declined: odd"},
         {{.status = HM_NO_DEVICE}, HM_SKIPPED, "no device"},
         {{.status = HM_BAD_SHAPE}, HM_FAIL, "returned bad_shape; the contract says ok"},
-        {{.status = HM_NO_MEMORY, .error = "none left"}, HM_FAIL, "returned no_memory: none left; the contract says ok"},
+        {{.status = HM_NO_MEMORY, .error = "none left"},
+         HM_FAIL,
+         "returned no_memory: none left; the contract says ok"},
         {{.status = HM_OK}, HM_PASS, ""},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -500,7 +515,8 @@ Test(judge, what_the_implementation_said) {
 }
 
 Test(judge, expected_errors) {
-    static const char line[] = "rms_norm x=bf16[7,96] eps=-1 expect=bad_param", broken[] = "rms_norm x=bf16[7,96] broken=x:ndim5 expect=bad_shape";
+    static const char line[] = "rms_norm x=bf16[7,96] eps=-1 expect=bad_param",
+                      broken[] = "rms_norm x=bf16[7,96] broken=x:ndim5 expect=bad_shape";
     static const struct {
         const char *line;
         hm_status status;
@@ -508,10 +524,10 @@ Test(judge, expected_errors) {
         hm_outcome ours, theirs;
     } rows[] = {
         {line, HM_BAD_PARAM, "rms_norm: eps is -1", HM_PASS, HM_PASS},
-        {line, HM_BAD_SHAPE, "rms_norm: eps is -1", HM_FAIL, HM_PASS},     /* not the status that the contract names */
-        {line, HM_BAD_PARAM, "", HM_FAIL, HM_PASS},                        /* without a sentence */
-        {line, HM_BAD_PARAM, "rms_norm: wrong", HM_FAIL, HM_PASS},         /* without a name in it */
-        {line, HM_BAD_PARAM, "rms_norm: my_eps is -1", HM_FAIL, HM_PASS},  /* which is another word */
+        {line, HM_BAD_SHAPE, "rms_norm: eps is -1", HM_FAIL, HM_PASS},    /* not the status that the contract names */
+        {line, HM_BAD_PARAM, "", HM_FAIL, HM_PASS},                       /* without a sentence */
+        {line, HM_BAD_PARAM, "rms_norm: wrong", HM_FAIL, HM_PASS},        /* without a name in it */
+        {line, HM_BAD_PARAM, "rms_norm: my_eps is -1", HM_FAIL, HM_PASS}, /* which is another word */
         {line, HM_UNSUPPORTED, "", HM_FAIL, HM_PASS},
         {line, HM_OK, "", HM_FAIL, HM_FAIL},
         {broken, HM_BAD_SHAPE, "rms_norm: x has ndim 5", HM_PASS, HM_PASS},
@@ -525,7 +541,8 @@ Test(judge, expected_errors) {
             cr_expect_eq(v.outcome, ours ? rows[i].ours : rows[i].theirs, "row %zu, ours %d: %s", i, ours, v.why);
             cr_expect_eq(v.outcome == HM_PASS, v.why[0] == 0);
             cr_expect_eq(v.elements, 0);
-            if (ours && rows[i].status == HM_BAD_PARAM && !rows[i].error[0]) cr_expect(strstr(v.why, "without a sentence"), "%s", v.why);
+            if (ours && rows[i].status == HM_BAD_PARAM && !rows[i].error[0])
+                cr_expect(strstr(v.why, "without a sentence"), "%s", v.why);
         }
 }
 
@@ -596,7 +613,8 @@ static void other_with_strides(hm_call *call, const void *args, int run) {
 }
 static void other_at_last(hm_call *call, const void *args, int run) {
     const hm_rms_norm_args *a = args;
-    if (run > 0 && a->out.data == tensor(call, "out")->data && hm_row_count(&a->out) == 6 && a->out.stride[0] == a->out.shape[1])
+    if (run > 0 && a->out.data == tensor(call, "out")->data && hm_row_count(&a->out) == 6 &&
+        a->out.stride[0] == a->out.shape[1])
         nudge(args, 1);
 }
 static void nan_of_another_kind(hm_call *call, const void *args, int run) {
@@ -630,6 +648,24 @@ Test(judge, every_kind_of_variance_is_seen) {
             }
     script.spoil = nan_of_another_kind;
     cr_expect_str_eq(judge_script("rms_norm x=f32[6,64] gen=special", true, true).invariance, "same");
+}
+
+Test(judge, what_is_not_built_is_not_provided) {
+    char why[256];
+    hm_impl *cpu = hm_impl_open("cpu", 1, why, sizeof why), *cuda = hm_impl_open("cuda", 1, why, sizeof why);
+    cr_assert(cpu && cuda);
+    cr_expect(cpu->ours && cuda->ours && cpu->place == HM_HOST && cuda->place == HM_CUDA);
+    hm_impl *both[] = {cpu, cuda};
+    for (int i = 0; i < 2; i++) {
+        hm_call *call = call_of("rms_norm x=bf16[7,96]");
+        hm_verdict v;
+        if (!both[i]->provides(both[i], call->op)) {
+            hm_judge(both[i], call, &plainly, &v);
+            cr_expect_eq(v.outcome, HM_NOT_OFFERED);
+        }
+        hm_call_free(call);
+        hm_impl_close(both[i]);
+    }
 }
 
 Test(judge, names) {

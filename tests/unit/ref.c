@@ -1,5 +1,5 @@
-/* ref against the formula of the headers in 300-bit arithmetic, every mode and dtype; and what ref promises besides: the same bits
- * for any thread count, instruction set, strides, place of the output and number of rows in the call. */
+/* ref against the formula of the headers in 300-bit arithmetic, every mode and dtype; and what ref promises besides:
+ * the same bits for any thread count, instruction set, strides, place of the output and number of rows in the call. */
 #include <criterion/criterion.h>
 #include <hallmark/fused_add_rms_norm.h>
 #include <hallmark/op.h>
@@ -40,7 +40,8 @@ typedef struct {
 static problem p;
 static answer expected, got, low, high;
 
-/* ---- the formula ---------------------------------------------------------------------------------------------------------- */
+/* ---- the formula
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* v := RN_T(v), subnormals and overflow included, in one rounding. */
 static void round_mpfr(hm_dtype T, mpfr_t v) {
@@ -69,8 +70,7 @@ static uint32_t code(hm_dtype T, double v) {
 static void formula(double slack, answer *a) {
     mpfr_t s[MAX_HIDDEN], sum, square, v, w;
     mpfr_inits2(300, sum, square, v, w, (mpfr_ptr)0);
-    for (int64_t i = 0; i < p.hidden; i++)
-        mpfr_init2(s[i], 300);
+    for (int64_t i = 0; i < p.hidden; i++) mpfr_init2(s[i], 300);
     int64_t V = p.variance_size ? p.variance_size : p.hidden;
     for (int64_t t = 0; t < p.rows; t++) {
         mpfr_set_zero(sum, 1);
@@ -81,12 +81,10 @@ static void formula(double slack, answer *a) {
                 mpfr_set(v, s[i], MPFR_RNDN);
                 round_mpfr(p.R, v);
                 a->sum[t * p.hidden + i] = code(p.R, mpfr_get_d(v, MPFR_RNDN));
-                if (p.read == HM_READ_ROUNDED || p.R == HM_F32)
-                    mpfr_set(s[i], v, MPFR_RNDN);
+                if (p.read == HM_READ_ROUNDED || p.R == HM_F32) mpfr_set(s[i], v, MPFR_RNDN);
             }
             mpfr_sqr(square, s[i], MPFR_RNDN);
-            if (i < V)
-                mpfr_add(sum, sum, square, MPFR_RNDN);
+            if (i < V) mpfr_add(sum, sum, square, MPFR_RNDN);
         }
         mpfr_div_si(sum, sum, (long)V, MPFR_RNDN);
         mpfr_add_d(sum, sum, (double)(float)p.eps, MPFR_RNDN);
@@ -95,23 +93,21 @@ static void formula(double slack, answer *a) {
         for (int64_t i = 0; i < p.hidden; i++) {
             mpfr_mul(v, s[i], sum, MPFR_RNDN);
             if (p.W) {
-                if (p.round == HM_ROUND_NORM_FIRST)
-                    round_mpfr(p.T, v);
+                if (p.round == HM_ROUND_NORM_FIRST) round_mpfr(p.T, v);
                 mpfr_set_d(w, p.weight[i], MPFR_RNDN);
-                if (p.form == HM_WEIGHT_ONE_PLUS)
-                    mpfr_add_ui(w, w, 1, MPFR_RNDN);
+                if (p.form == HM_WEIGHT_ONE_PLUS) mpfr_add_ui(w, w, 1, MPFR_RNDN);
                 mpfr_mul(v, v, w, MPFR_RNDN);
             }
             round_mpfr(p.T, v);
             a->out[t * p.hidden + i] = code(p.T, mpfr_get_d(v, MPFR_RNDN));
         }
     }
-    for (int64_t i = 0; i < p.hidden; i++)
-        mpfr_clear(s[i]);
+    for (int64_t i = 0; i < p.hidden; i++) mpfr_clear(s[i]);
     mpfr_clears(sum, square, v, w, (mpfr_ptr)0);
 }
 
-/* ---- running ref ------------------------------------------------------------------------------------------------------------ */
+/* ---- running ref
+ * ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
     unsigned char *memory;
@@ -135,7 +131,8 @@ static placed place(hm_dtype dtype, int64_t rows, int64_t hidden, const double *
     }
     for (int64_t t = 0; values && t < rows; t++)
         for (int64_t i = 0; i < hidden; i++)
-            hm_store(dtype, (char *)r.t.data + (t * r.t.stride[0] + i * r.t.stride[1]) * (int64_t)size, values[t * hidden + i]);
+            hm_store(dtype, (char *)r.t.data + (t * r.t.stride[0] + i * r.t.stride[1]) * (int64_t)size,
+                     values[t * hidden + i]);
     return r;
 }
 
@@ -149,8 +146,7 @@ static void collect(const placed *r, uint32_t *codes) {
             memcpy(&codes[t * r->t.shape[1] + i], at, size);
             memset(at, 0x6B, size);
         }
-    for (size_t i = 0; i < r->bytes; i++)
-        cr_assert(r->memory[i] == 0x6B, "a byte between the elements was written");
+    for (size_t i = 0; i < r->bytes; i++) cr_assert(r->memory[i] == 0x6B, "a byte between the elements was written");
 }
 
 static void run(layout in, layout out, answer *a) {
@@ -167,23 +163,20 @@ static void run(layout in, layout out, answer *a) {
         bool in_place = in.in_place && p.residual_in == p.R;
         r = place(p.residual_in, p.rows, p.hidden, p.residual, in_place ? out : in);
         z = in_place ? r : place(p.R, p.rows, p.hidden, NULL, out);
-        status = hm_fused_add_rms_norm_ref(HM_ARGS(fused_add_rms_norm, .out = y.t, .residual_out = z.t, .x = x.t, .residual = r.t,
-                                                   .weight = w.t, .eps = p.eps, .round = p.round, .weight_form = p.form,
-                                                   .residual_read = p.read, .residual_dtype = p.residual_dtype,
-                                                   .variance_size = p.variance_size));
+        status = hm_fused_add_rms_norm_ref(
+            HM_ARGS(fused_add_rms_norm, .out = y.t, .residual_out = z.t, .x = x.t, .residual = r.t, .weight = w.t,
+                    .eps = p.eps, .round = p.round, .weight_form = p.form, .residual_read = p.read,
+                    .residual_dtype = p.residual_dtype, .variance_size = p.variance_size));
     } else
         status = hm_rms_norm_ref(HM_ARGS(rms_norm, .out = y.t, .x = x.t, .weight = w.t, .eps = p.eps, .round = p.round,
                                          .weight_form = p.form, .variance_size = p.variance_size));
     cr_assert_eq(status, HM_OK, "%s", hm_error());
     collect(&y, a->out);
-    if (p.fused)
-        collect(&z, a->sum);
+    if (p.fused) collect(&z, a->sum);
     free(w.memory);
-    if (y.memory != x.memory)
-        free(y.memory);
+    if (y.memory != x.memory) free(y.memory);
     free(x.memory);
-    if (z.memory != r.memory)
-        free(z.memory);
+    if (z.memory != r.memory) free(z.memory);
     free(r.memory);
 }
 
@@ -194,10 +187,11 @@ static void between(hm_dtype T, const uint32_t *l, const uint32_t *a, const uint
     for (int64_t i = 0; i < p.rows * p.hidden; i++) {
         double lo = hm_load(T, &l[i]), v = hm_load(T, &a[i]), hi = hm_load(T, &h[i]);
         if (!(isnan(lo) && isnan(hi) ? isnan(v) : fmin(lo, hi) <= v && v <= fmax(lo, hi)))
-            cr_assert_fail("%s: %s T %s W %s R %s round %d form %d read %d [%lld,%lld] V %lld element %lld: %a, not %a to %a", what,
-                           p.fused ? "fused" : "plain", hm_dtype_name(p.T), hm_dtype_name(p.W), hm_dtype_name(p.R), p.round,
-                           p.form, p.read, (long long)p.rows, (long long)p.hidden, (long long)p.variance_size, (long long)i, v, lo,
-                           hi);
+            cr_assert_fail(
+                "%s: %s T %s W %s R %s round %d form %d read %d [%lld,%lld] V %lld element %lld: %a, not %a to %a",
+                what, p.fused ? "fused" : "plain", hm_dtype_name(p.T), hm_dtype_name(p.W), hm_dtype_name(p.R), p.round,
+                p.form, p.read, (long long)p.rows, (long long)p.hidden, (long long)p.variance_size, (long long)i, v, lo,
+                hi);
     }
 }
 
@@ -207,9 +201,10 @@ static void same_bits(const answer *a, const answer *b, const char *what) {
     cr_assert(!p.fused || memcmp(a->sum, b->sum, n) == 0, "%s changes bits of residual_out", what);
 }
 
-/* What ref may be off by: with 16 lanes and at most 1100 elements a square passes through 69 + 4 roundings of 2^-53 and three more
- * make the mean, half of which is left under the root; the root, the reciprocal and two products make 4. In all 42 * 2^-53, and
- * forming the sum and 1 + weight 3 more: less than 2^-47. It moves an element only where the exact value is that close to a tie. */
+/* What ref may be off by: with 16 lanes and at most 1100 elements a square passes through 69 + 4 roundings of 2^-53 and
+ * three more make the mean, half of which is left under the root; the root, the reciprocal and two products make 4. In
+ * all 42 * 2^-53, and forming the sum and 1 + weight 3 more: less than 2^-47. It moves an element only where the exact
+ * value is that close to a tie. */
 #define SLACK 0x1p-47
 
 static int64_t moved;
@@ -220,13 +215,13 @@ static void against_formula(const char *what) {
     formula(SLACK, &high);
     run((layout){0}, (layout){0}, &got);
     between(p.T, low.out, got.out, high.out, what);
-    if (p.fused)
-        between(p.R, expected.sum, got.sum, expected.sum, what);
+    if (p.fused) between(p.R, expected.sum, got.sum, expected.sum, what);
     for (int64_t i = 0; i < p.rows * p.hidden; i++)
         moved += hm_load(p.T, &low.out[i]) != hm_load(p.T, &high.out[i]) && !is_nan(p.T, low.out[i]);
 }
 
-/* ---- inputs ----------------------------------------------------------------------------------------------------------------- */
+/* ---- inputs
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t state;
 static double uniform(void) { /* in (-1, 1), 53 bits */
@@ -242,8 +237,7 @@ static void fill(uint64_t seed) {
         p.x[i] = hm_round_to(p.T, uniform() * scale);
         p.residual[i] = hm_round_to(p.residual_in, uniform() * scale);
     }
-    for (int64_t i = 0; i < p.hidden; i++)
-        p.weight[i] = hm_round_to(p.W ? p.W : HM_F32, 1 + uniform());
+    for (int64_t i = 0; i < p.hidden; i++) p.weight[i] = hm_round_to(p.W ? p.W : HM_F32, 1 + uniform());
 }
 
 /* Calls visit for every legal combination of op, modes and dtypes; p.rows, p.hidden, p.eps and values are visit's. */
@@ -260,7 +254,8 @@ static int each_combination(void (*visit)(int)) {
         bool wide = p.residual_dtype && p.T == HM_F16;
         p.R = wide ? HM_F32 : p.T;
         p.residual_in = rest ? p.R : p.T;
-        if ((!p.fused && (p.read || p.residual_dtype)) || (rest && p.residual_in == p.T) || (p.W && p.W != HM_F32 && p.T != HM_F32 && p.W != p.T))
+        if ((!p.fused && (p.read || p.residual_dtype)) || (rest && p.residual_in == p.T) ||
+            (p.W && p.W != HM_F32 && p.T != HM_F32 && p.W != p.T))
             continue;
         visit(n++);
     }
@@ -286,33 +281,36 @@ Test(ref, formula_in_every_mode) {
     cr_assert_eq(moved, 0, "%lld elements were not compared bit for bit", (long long)moved);
 }
 
-/* ---- specials ------------------------------------------------------------------------------------------------------------- */
+/* ---- specials
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static void specials(int n) {
-    static const double values[] = {NAN,    INFINITY, -INFINITY, 0,     -0.0,    1,        -1,       3.38e38, -3.38e38, 65504,
-                                    -65504, 1e-38,    1e-45,     6e-8,  -1e-7,   0x1p-126, 0x1p-133, 1e19,    1e-19,    40000};
+    static const double values[] = {NAN,     INFINITY, -INFINITY, 0,      -0.0,  1,     -1,
+                                    3.38e38, -3.38e38, 65504,     -65504, 1e-38, 1e-45, 6e-8,
+                                    -1e-7,   0x1p-126, 0x1p-133,  1e19,   1e-19, 40000};
     enum { N = sizeof values / sizeof *values };
     p.rows = N, p.hidden = 40, p.eps = n % 2 ? 0 : 1e-6, p.variance_size = n % 3 ? 0 : 13;
     fill((uint64_t)n);
     for (int64_t t = 0; t < N; t++) {
         int64_t at = t * p.hidden;
         switch ((n + t) % 5) {
-        case 0: /* one such element, among the first V or behind */
-            p.x[at + (t % 2 ? 3 : 20)] = hm_round_to(p.T, values[t]);
-            break;
-        case 1: /* a row of it */
-            for (int64_t i = 0; i < p.hidden; i++)
-                p.x[at + i] = hm_round_to(p.T, values[t]), p.residual[at + i] = 0;
-            break;
-        case 2: /* against itself: inf - inf, zero, overflow of the sum */
-            for (int64_t i = 0; i < p.hidden; i++)
-                p.x[at + i] = hm_round_to(p.T, values[t]), p.residual[at + i] = hm_round_to(p.residual_in, (i % 2 ? 1 : -1) * values[t]);
-            break;
-        case 3: /* in the residual */
-            p.residual[at + 5] = hm_round_to(p.residual_in, values[t]);
-            break;
-        default: /* as the weight of a channel */
-            p.weight[t] = hm_round_to(p.W ? p.W : HM_F32, values[t]);
+            case 0: /* one such element, among the first V or behind */
+                p.x[at + (t % 2 ? 3 : 20)] = hm_round_to(p.T, values[t]);
+                break;
+            case 1: /* a row of it */
+                for (int64_t i = 0; i < p.hidden; i++)
+                    p.x[at + i] = hm_round_to(p.T, values[t]), p.residual[at + i] = 0;
+                break;
+            case 2: /* against itself: inf - inf, zero, overflow of the sum */
+                for (int64_t i = 0; i < p.hidden; i++)
+                    p.x[at + i] = hm_round_to(p.T, values[t]),
+                             p.residual[at + i] = hm_round_to(p.residual_in, (i % 2 ? 1 : -1) * values[t]);
+                break;
+            case 3: /* in the residual */
+                p.residual[at + 5] = hm_round_to(p.residual_in, values[t]);
+                break;
+            default: /* as the weight of a channel */
+                p.weight[t] = hm_round_to(p.W ? p.W : HM_F32, values[t]);
         }
     }
     against_formula("specials");
@@ -322,17 +320,21 @@ Test(ref, special_values) { each_combination(specials); }
 
 /* The sentences of the contract, one by one. */
 Test(ref, special_sentences) {
-    p = (problem){.T = HM_BF16, .W = HM_DTYPE_NONE, .rows = 1, .hidden = 8, .variance_size = 4, .R = HM_BF16, .residual_in = HM_BF16};
+    p = (problem){.T = HM_BF16,
+                  .W = HM_DTYPE_NONE,
+                  .rows = 1,
+                  .hidden = 8,
+                  .variance_size = 4,
+                  .R = HM_BF16,
+                  .residual_in = HM_BF16};
     fill(1);
     p.x[2] = NAN;
     run((layout){0}, (layout){0}, &got);
-    for (int i = 0; i < 8; i++)
-        cr_assert(is_nan(p.T, got.out[i]), "a NaN among the first V makes the row NaN");
+    for (int i = 0; i < 8; i++) cr_assert(is_nan(p.T, got.out[i]), "a NaN among the first V makes the row NaN");
     fill(1);
     p.x[6] = NAN;
     run((layout){0}, (layout){0}, &got);
-    for (int i = 0; i < 8; i++)
-        cr_assert_eq(is_nan(p.T, got.out[i]), i == 6, "a NaN behind them stays where it is");
+    for (int i = 0; i < 8; i++) cr_assert_eq(is_nan(p.T, got.out[i]), i == 6, "a NaN behind them stays where it is");
     fill(1);
     p.x[1] = -INFINITY;
     run((layout){0}, (layout){0}, &got);
@@ -340,18 +342,18 @@ Test(ref, special_sentences) {
         cr_assert(i == 1 ? is_nan(p.T, got.out[i]) : hm_load(p.T, &got.out[i]) == 0, "an infinity makes rs 0");
     memset(p.x, 0, sizeof p.x);
     run((layout){0}, (layout){0}, &got);
-    for (int i = 0; i < 8; i++)
-        cr_assert(is_nan(p.T, got.out[i]), "0 * inf");
+    for (int i = 0; i < 8; i++) cr_assert(is_nan(p.T, got.out[i]), "0 * inf");
     p.eps = 1e-6;
     run((layout){0}, (layout){0}, &got);
-    for (int i = 0; i < 8; i++)
-        cr_assert(hm_load(p.T, &got.out[i]) == 0);
+    for (int i = 0; i < 8; i++) cr_assert(hm_load(p.T, &got.out[i]) == 0);
 }
 
-/* ---- invariance ----------------------------------------------------------------------------------------------------------- */
+/* ---- invariance
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static void layouts(int n) {
-    static const layout ins[] = {{.row_gap = 3}, {.step = 2}, {.backwards = true}, {.step = 3, .row_gap = 7, .backwards = true}};
+    static const layout ins[] = {
+        {.row_gap = 3}, {.step = 2}, {.backwards = true}, {.step = 3, .row_gap = 7, .backwards = true}};
     static const layout outs[] = {{0}, {.row_gap = 5}, {.step = 2}, {.step = 3, .row_gap = 1}};
     p.rows = 3, p.hidden = 530, p.eps = 1e-6, p.variance_size = n % 2 ? 0 : 300;
     fill((uint64_t)n);
@@ -362,8 +364,7 @@ static void layouts(int n) {
         run((layout){.in_place = true}, outs[i], &got);
         same_bits(&expected, &got, "in place");
     }
-    if (n % 9)
-        return;
+    if (n % 9) return;
     /* each row alone */
     static problem all;
     all = p;
@@ -385,8 +386,7 @@ Test(ref, layout_never_changes_bits) { each_combination(layouts); }
 /* Large enough to be shared by threads; NaN of both signs, infinities and subnormals among the values. */
 static void threads_and_isa(int n) {
     static const char *const isa[] = {"sse2", "avx2", "avx512", "base"};
-    if (n % 4)
-        return;
+    if (n % 4) return;
     const char *best = hm_isa();
     p.rows = 40, p.hidden = 700, p.eps = 1e-6, p.variance_size = 0;
     fill((uint64_t)n);
@@ -424,7 +424,8 @@ Test(ref, broadcast_and_ranks) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
         x[i] = (uint16_t)(0x3C00 + (seed >> 54));
     }
-    hm_tensor flat = hm_tensor_of(x, HM_BF16, 2, (int64_t[]){12, 33}), deep = hm_tensor_of(x, HM_BF16, 4, (int64_t[]){2, 3, 2, 33});
+    hm_tensor flat = hm_tensor_of(x, HM_BF16, 2, (int64_t[]){12, 33}),
+              deep = hm_tensor_of(x, HM_BF16, 4, (int64_t[]){2, 3, 2, 33});
     hm_tensor out2 = flat, out4 = deep;
     out2.data = a, out4.data = b;
     cr_assert_eq(hm_rms_norm_ref(HM_ARGS(rms_norm, .out = out2, .x = flat, .eps = 1e-6)), HM_OK);
@@ -441,11 +442,9 @@ Test(ref, broadcast_and_ranks) {
             cr_assert(memcmp(b + (i * 2 + j) * 66, a + (j * 3 + i) * 66, 132) == 0, "transposed leading dimensions");
     flat.stride[0] = 0;
     cr_assert_eq(hm_rms_norm_ref(HM_ARGS(rms_norm, .out = out2, .x = flat, .eps = 1e-6)), HM_OK);
-    for (int t = 1; t < 12; t++)
-        cr_assert(memcmp(a, a + 33 * t, 66) == 0, "one row read by all");
+    for (int t = 1; t < 12; t++) cr_assert(memcmp(a, a + 33 * t, 66) == 0, "one row read by all");
     /* a row whose elements are all the same one */
     flat.stride[1] = 0;
     cr_assert_eq(hm_rms_norm_ref(HM_ARGS(rms_norm, .out = out2, .x = flat)), HM_OK);
-    for (int i = 0; i < 12 * 33; i++)
-        cr_assert_eq(a[i], 0x3F80, "x / sqrt(x^2) is 1");
+    for (int i = 0; i < 12 * 33; i++) cr_assert_eq(a[i], 0x3F80, "x / sqrt(x^2) is 1");
 }

@@ -1,4 +1,5 @@
-/* The suites: tiers, order, seeds, and that every case is what it says: canonical, buildable, legal or refused as expected. */
+/* The suites: tiers, order, seeds, and that every case is what it says: canonical, buildable, legal or refused as
+ * expected. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +33,8 @@ static int by_text(const void *a, const void *b) { return strcmp(*(char *const *
 Test(suite, tiers_contain_each_other_in_order) {
     lines tier[3];
     for (int t = 0; t < 3; t++) tier[t] = of_suite((hm_suite)t, NULL, 1);
-    cr_expect(tier[0].n >= 500 && tier[1].n >= 2 * tier[0].n && tier[2].n > tier[1].n, "%d %d %d", tier[0].n, tier[1].n, tier[2].n);
+    cr_expect(tier[0].n >= 500 && tier[1].n >= 2 * tier[0].n && tier[2].n > tier[1].n, "%d %d %d", tier[0].n, tier[1].n,
+              tier[2].n);
     for (int t = 0; t < 2; t++) {
         int at = 0;
         for (int i = 0; i < tier[t + 1].n && at < tier[t].n; i++) at += !strcmp(tier[t].line[at], tier[t + 1].line[i]);
@@ -90,14 +92,16 @@ Test(suite, smoke_has_every_dtype_mode_generator_and_error) {
         bool seen[40][64] = {{false}};
         cr_assert_eq(hm_suite_each(HM_SMOKE, op->name, 1, mark, seen, why, sizeof why), 0, "%s", why);
         for (int g = 0; g < hm_generator_count(); g++)
-            cr_expect(seen[0][g] || !strncmp(hm_generator_at(g)->name, "offset100", 9), "%s: %s", op->name, hm_generator_at(g)->name);
+            cr_expect(seen[0][g] || !strncmp(hm_generator_at(g)->name, "offset100", 9), "%s: %s", op->name,
+                      hm_generator_at(g)->name);
         for (size_t i = 0; i < sizeof promised / sizeof *promised; i++)
             cr_expect(seen[1][promised[i]], "%s: %s", op->name, hm_status_name(promised[i]));
         for (int i = 0; i < op->nparams; i++)
             for (int v = 0; op->params[i].values && op->params[i].values[v]; v++)
                 cr_expect(seen[2 + i][v], "%s: %s=%s", op->name, op->params[i].name, op->params[i].values[v]);
         for (int i = 0; i < op->nargs; i++)
-            for (int d = HM_F32; d <= HM_BF16; d++) cr_expect(seen[20 + i][d], "%s: %s=%s", op->name, op->args[i].name, hm_dtype_name(d));
+            for (int d = HM_F32; d <= HM_BF16; d++)
+                cr_expect(seen[20 + i][d], "%s: %s=%s", op->name, op->args[i].name, hm_dtype_name(d));
     }
 }
 

@@ -38,7 +38,8 @@ static hm_call *call_of(const char *line) {
 }
 
 static hm_verdict judge_with(hm_impl *impl, const char *line, bool require_invariance) {
-    hm_judge_options options = {.required = HM_CLASS_NONE, .check_invariance = true, .require_invariance = require_invariance};
+    hm_judge_options options = {
+        .required = HM_CLASS_NONE, .check_invariance = true, .require_invariance = require_invariance};
     hm_verdict v;
     hm_call *call = call_of(line);
     hm_judge(impl, call, &options, &v);
@@ -168,7 +169,8 @@ Test(worker, other_ops_and_layouts) {
 }
 
 Test(worker, examples) {
-    static const char *const lines[] = {"rms_norm x=bf16[7,96] weight=bf16[96]", "rms_norm x=bf16[7,96] weight=bf16[96] alias=out:x"};
+    static const char *const lines[] = {"rms_norm x=bf16[7,96] weight=bf16[96]",
+                                        "rms_norm x=bf16[7,96] weight=bf16[96] alias=out:x"};
     hm_impl *right = open_plugin("example_right", 20), *wrong = open_plugin("example_wrong", 20);
     for (int i = 0; i < 2; i++) {
         hm_verdict v = judge_with(right, lines[i], true);
@@ -221,7 +223,8 @@ Test(worker, invariance_is_reported_and_can_be_required) {
 Test(worker, sha256_of_the_file) {
     char large[] = "/tmp/hm-large-XXXXXX.so", command[700], want[65] = "", why[512];
     close(mkstemps(large, 3));
-    snprintf(command, sizeof command, "cp %s %s && truncate -s 300001 %s && sha256sum %s", path_of("openmp"), large, large, large);
+    snprintf(command, sizeof command, "cp %s %s && truncate -s 300001 %s && sha256sum %s", path_of("openmp"), large,
+             large, large);
     FILE *pipe = popen(command, "r");
     cr_assert(pipe && fscanf(pipe, "%64s", want) == 1);
     pclose(pipe);
