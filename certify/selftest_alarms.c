@@ -9,6 +9,7 @@
 
 #include "generate.h"
 #include "selftest.h"
+#include "shape.h"
 
 enum { BATCH = 64, MOST_ELEMENTS = 1 << 15 };
 
@@ -42,36 +43,79 @@ static const char *generator_drawn(const draw *d) {
     return hm_generator_at((int)drawn(d, "gen", hm_generator_count()))->name;
 }
 
-static int64_t rows_drawn(const draw *d) {
-    int64_t most = MOST_ELEMENTS / width_drawn(d), rows = 1 + drawn(d, "rows", 12);
-    return rows < most ? rows : most;
+/* Does some argument's shape end in the name? A last dimension is as wide as rows of models are, the others are small.
+ */
+static bool ends_shape(const hm_op_info *op, const char *name, size_t length) {
+    for (int i = 0; i < op->nargs; i++) {
+        size_t last;
+        int fixed = hm_shape_fixed(op->args[i].shape);
+        const char *at = fixed ? hm_shape_symbol(op->args[i].shape, fixed - 1, &last) : "";
+        if (fixed && last == length && !strncmp(at, name, length)) return true;
+    }
+    return false;
 }
 
-/* One of the words of text; "=x" is the dtype of the first argument. */
-static const char *word_drawn(const draw *d, const char *what, const char *text, const char *first, char word[16]) {
+/* An extent for every name in the shapes of op, and leading dimensions, so that no argument has many elements. */
+static void extents_drawn(const hm_op_info *op, const draw *d, hm_symbols *to) {
+    static const int64_t small[] = {1, 2, 3, 4, 5, 8, 16, 33}, long_tables[] = {1, 2, 300, 4097};
+    int64_t most = 1;
+    *to = (hm_symbols){.leading = -1};
+    for (int i = 0; i < op->nargs; i++) {
+        const hm_arg_info *a = &op->args[i];
+        int fixed = hm_shape_fixed(a->shape);
+        int64_t extent[4], elements = 1;
+        for (int k = fixed - 1; k >= 0; k--) {
+            size_t length;
+            const char *name = hm_shape_symbol(a->shape, k, &length);
+            char what[32];
+            snprintf(what, sizeof what, "%.*s", (int)length, name);
+            if (a->rows_named_by && k == 0) extent[k] = long_tables[drawn(d, what, 4)];
+            else if (!ends_shape(op, name, length)) extent[k] = small[drawn(d, what, 8)];
+            else if (to->count == 0 || drawn(d, "alike", 2)) extent[k] = width_drawn(d);
+            else extent[k] = widths[drawn(d, what, sizeof widths / sizeof *widths)];
+            if (extent[k] * elements > MOST_ELEMENTS && !a->rows_named_by) extent[k] = 1;
+            elements *= extent[k];
+        }
+        hm_symbols_bind(to, a->shape, fixed, extent); /* sums and what is bound already stay as they are */
+        if (!strncmp(a->shape, "...", 3) && elements > most) most = elements;
+    }
+    int64_t rows = 1 + drawn(d, "rows", 12), limit = MOST_ELEMENTS / most > 0 ? MOST_ELEMENTS / most : 1;
+    to->leading = 1, to->lead[0] = rows < limit ? rows : limit;
+    if (drawn(d, "rank", 4) == 0 && to->lead[0] % 2 == 0) to->leading = 2, to->lead[0] /= 2, to->lead[1] = 2;
+}
+
+/* One of the words of text. */
+static void word_drawn(const draw *d, const char *what, const char *text, char word[16]) {
     int64_t words = 1;
     for (const char *c = text; *c; c++) words += *c == ' ';
     bool usual = *text == '=' && drawn(d, "usual", 2);
     for (int64_t skip = usual ? 0 : drawn(d, what, words); skip > 0; skip--) text = strchr(text, ' ') + 1;
     snprintf(word, 16, "%.*s", (int)strcspn(text, " "), text);
-    return word[0] == '=' ? first : word;
 }
 
 /* A case line; it may be one that the contract refuses. */
 static void line_drawn(const hm_op_info *op, const draw *d, char *line, size_t size) {
     static const char *const numbers[] = {"1e-6", "1e-5", "0", "1e-12", "1e-8", "0.03"};
-    char word[16], first[16] = "";
+    char dtype[HM_MAX_ARGS][16];
+    hm_symbols symbols;
     size_t at = (size_t)snprintf(line, size, "%s", op->name);
+    extents_drawn(op, d, &symbols);
     for (int i = 0; i < op->nargs; i++) {
         const hm_arg_info *a = &op->args[i];
-        const char *dtype = word_drawn(d, a->name, a->dtypes, first, word);
-        if (i == 0) snprintf(first, sizeof first, "%s", dtype);
-        if (a->optional && drawn(d, "absent", 4) == 0)
-            at += (size_t)snprintf(line + at, size - at, " %s=none", a->name);
-        else if (!strncmp(a->shape, "...,", 4))
-            at += (size_t)snprintf(line + at, size - at, " %s=%s[%" PRId64 ",%" PRId64 "]", a->name, dtype,
-                                   rows_drawn(d), width_drawn(d));
-        else at += (size_t)snprintf(line + at, size - at, " %s=%s[%" PRId64 "]", a->name, dtype, width_drawn(d));
+        word_drawn(d, a->name, a->dtypes, dtype[i]);
+        for (int j = 0; dtype[i][0] == '=' && j < i; j++) /* that of another argument, which comes first */
+            if (!strcmp(op->args[j].name, dtype[i] + 1)) snprintf(dtype[i], sizeof dtype[i], "%s", dtype[j]);
+        if (a->optional && a->direction == HM_IN && drawn(d, "absent", 4) == 0)
+            snprintf(dtype[i], sizeof dtype[i], "none");
+        at += (size_t)snprintf(line + at, size - at, " %s=%s", a->name, dtype[i]);
+        if (!strcmp(dtype[i], "none")) continue;
+        const char *unknown;
+        size_t length;
+        int64_t shape[4];
+        int ndim = hm_symbols_shape(&symbols, a->shape, shape, &unknown, &length);
+        for (int k = 0; k < ndim; k++)
+            at += (size_t)snprintf(line + at, size - at, "%s%" PRId64, k ? "," : "[", shape[k]);
+        at += (size_t)snprintf(line + at, size - at, "]");
     }
     for (int i = 0; i < op->nparams; i++) {
         const hm_param_info *p = &op->params[i];

@@ -1,5 +1,6 @@
 /* The tables of all ops, as one list. */
 #include "norm.h"
+#include "tables.h"
 
 #include <string.h>
 
@@ -9,6 +10,8 @@ static const struct {
 } table[] = {
     {hm_rms_norm_faults, &hm_rms_norm_fault_count},
     {hm_fused_add_rms_norm_faults, &hm_fused_add_rms_norm_fault_count},
+    {hm_rotary_embedding_faults, &hm_rotary_embedding_fault_count},
+    {hm_concat_mla_q_faults, &hm_concat_mla_q_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

@@ -1,3 +1,4 @@
+#include "common.h"
 #include "norm.h"
 
 #define OP "fused_add_rms_norm"
@@ -26,8 +27,8 @@ static hm_status run(const void *variation, const void *args, hm_dtype written[H
                                              .residual_dtype = a->residual_dtype,
                                              .variance_size = a->variance_size,
                                              .fused = true,
-                                             .out_arg = hm_norm_arg(OP, "out"),
-                                             .residual_out_arg = hm_norm_arg(OP, "residual_out")},
+                                             .out_arg = hm_fault_arg(OP, "out"),
+                                             .residual_out_arg = hm_fault_arg(OP, "residual_out")},
                              check, written);
 }
 

@@ -189,13 +189,6 @@ static void one_row(const hm_norm_variation *v, const hm_norm_call *c, int64_t r
         write_out(v, c, &c->out, row, n, v->effect == EFFECT_OUTPUTS_SWAPPED ? s->sum : s->y);
 }
 
-int hm_norm_arg(const char *op, const char *name) {
-    const hm_op_info *info = hm_op_named(op);
-    int i = 0;
-    while (strcmp(info->args[i].name, name)) i++;
-    return i;
-}
-
 /* ---- the call --------------------------------------------------------------------------------------------------- */
 
 /* Whether the missing check of v is the one that refused the call. */
@@ -230,22 +223,10 @@ static bool overlooked(const hm_norm_variation *v, const hm_norm_call *c, hm_sta
     }
 }
 
-/* A tensor that can be walked without harm, whatever else is wrong with the call: small, and its memory is there. */
-static bool walkable(const hm_tensor *t) {
-    bool ok =
-        t->data && (t->dtype == HM_F32 || t->dtype == HM_F16 || t->dtype == HM_BF16) && t->ndim >= 1 && t->ndim <= 4;
-    int64_t elements = 1, reach = 0;
-    for (int d = 0; ok && d < t->ndim; d++) {
-        ok = t->shape[d] > 0 && !__builtin_mul_overflow(elements, t->shape[d], &elements) && elements <= 1 << 24 &&
-             !__builtin_mul_overflow(t->shape[d] - 1, t->stride[d], &reach) && reach < INT64_C(1) << 40 &&
-             reach > -(INT64_C(1) << 40);
-    }
-    return ok;
-}
-
 static bool all_walkable(const hm_norm_call *c) {
-    return walkable(&c->out) && walkable(&c->x) && (c->weight.dtype == HM_DTYPE_NONE || walkable(&c->weight)) &&
-           (!c->fused || (walkable(&c->residual) && walkable(&c->residual_out)));
+    return hm_fault_walkable(&c->out, false) && hm_fault_walkable(&c->x, false) &&
+           (c->weight.dtype == HM_DTYPE_NONE || hm_fault_walkable(&c->weight, false)) &&
+           (!c->fused || (hm_fault_walkable(&c->residual, false) && hm_fault_walkable(&c->residual_out, false)));
 }
 
 static int64_t rows_of(const hm_norm_variation *v, int64_t rows) {

@@ -237,9 +237,6 @@ typedef struct {
 hm_status hm_norm_fault_run(const hm_norm_variation *v, const hm_norm_call *call,
                             hm_status (*check)(const hm_norm_call *), hm_dtype written[HM_MAX_ARGS]);
 
-/* Index of a named argument in the description table of op. */
-int hm_norm_arg(const char *op, const char *name);
-
 extern const hm_fault hm_rms_norm_faults[], hm_fused_add_rms_norm_faults[];
 extern const int hm_rms_norm_fault_count, hm_fused_add_rms_norm_fault_count;
 

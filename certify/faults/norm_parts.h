@@ -2,32 +2,9 @@
 #ifndef HM_FAULTS_NORM_PARTS_H
 #define HM_FAULTS_NORM_PARTS_H
 
+#include "common.h"
 #include "norm.h"
 
-enum { HM_FAULT_SLACK = 8 }; /* elements past an end that a fault may touch: well inside the guard zone */
-
-static inline int64_t hm_fault_least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* Addresses that a fault gets wrong stay inside the tensor's own memory: an index outside it is taken modulo its
- * extent, a store there is dropped. So a fault shows as a wrong value or an untouched element and never as a crash of
- * the judge. */
-int64_t hm_fault_width(const hm_tensor *t); /* extent of the last dimension */
-int64_t hm_fault_rows(const hm_tensor *t);
-int64_t hm_fault_row_offset(const hm_tensor *t, int64_t row);
-int64_t hm_fault_in_int32(int64_t offset); /* as a kernel that computes it in int sees it */
-void *hm_fault_at_offset(const hm_tensor *t, int64_t offset);
-double hm_fault_load(const hm_tensor *t, int64_t offset);
-void hm_fault_load_row(const hm_tensor *t, int64_t offset, int64_t stride, int64_t n, double *to);
-/* Elements that lie outside the tensor by more than slack are dropped. */
-void hm_fault_store_row(const hm_tensor *t, int64_t offset, int64_t stride, int64_t n, int64_t slack,
-                        const double *from);
-/* The 16 or 32 bits at the byte offset `byte` of a tensor's memory, read as dtype; wraps at the tensor's end. */
-double hm_fault_load_bytes_as(const hm_tensor *t, int64_t byte, hm_dtype dtype);
-
-double hm_fault_toward_zero(hm_dtype t, double v);
-double hm_fault_ties_away(hm_dtype t, double v);
-double hm_fault_saturated(hm_dtype t, double v);
-double hm_fault_flushed(hm_dtype t, double v);
 double hm_fault_stored(const hm_norm_variation *v, hm_dtype t, double y); /* up to a last rounding to nearest */
 
 /* Rows of n elements as the fault reads them; w: the factor of each column. */

@@ -1,3 +1,4 @@
+#include "common.h"
 #include "norm.h"
 
 #define OP "rms_norm"
@@ -20,7 +21,7 @@ static hm_status run(const void *variation, const void *args, hm_dtype written[H
                                              .round = a->round,
                                              .weight_form = a->weight_form,
                                              .variance_size = a->variance_size,
-                                             .out_arg = hm_norm_arg(OP, "out")},
+                                             .out_arg = hm_fault_arg(OP, "out")},
                              check, written);
 }
 

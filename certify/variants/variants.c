@@ -1,5 +1,6 @@
 /* The tables of all ops, as one list. */
 #include "norm.h"
+#include "rope.h"
 
 #include <string.h>
 
@@ -9,6 +10,8 @@ static const struct {
 } table[] = {
     {hm_rms_norm_variants, &hm_rms_norm_variant_count},
     {hm_fused_add_rms_norm_variants, &hm_fused_add_rms_norm_variant_count},
+    {hm_rotary_embedding_variants, &hm_rotary_embedding_variant_count},
+    {hm_concat_mla_q_variants, &hm_concat_mla_q_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

@@ -1,0 +1,10 @@
+/* tables.h: the fault tables of the ops other than norms, which have theirs in norm.h. */
+#ifndef HM_FAULTS_TABLES_H
+#define HM_FAULTS_TABLES_H
+
+#include "../faults.h"
+
+extern const hm_fault hm_rotary_embedding_faults[], hm_concat_mla_q_faults[];
+extern const int hm_rotary_embedding_fault_count, hm_concat_mla_q_fault_count;
+
+#endif
