@@ -79,6 +79,11 @@ static int the_table(const hm_op_info *op) {
     return -1;
 }
 
+bool hm_generator_separates(const hm_generator *g, const hm_op_info *op) {
+    if (!strchr(op->classes, ' ')) return true;
+    return g->separates == (the_table(op) >= 0 ? HM_SEPARATES_ROTATIONS : HM_SEPARATES_SUMS);
+}
+
 int hm_generate_round(const hm_op_info *op, int arg) {
     return op->args[arg].rows_named_by ? 1 : table_of(op, arg) >= 0 ? 0 : 2;
 }

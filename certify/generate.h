@@ -8,12 +8,16 @@
 
 typedef struct {
     const char *name, *about;
-    bool separates; /* separates classes: with it, "consistent with chain64" says something */
+    /* separates the classes of sums, or of rotations: with it, "consistent with chain64" says something */
+    enum { HM_SEPARATES_NOTHING = 0, HM_SEPARATES_SUMS, HM_SEPARATES_ROTATIONS } separates;
 } hm_generator;
 
 int hm_generator_count(void);
 const hm_generator *hm_generator_at(int i);
 const hm_generator *hm_generator_named(const char *name); /* NULL if unknown */
+
+/* Does it separate the classes of this op? One class needs no separating. */
+bool hm_generator_separates(const hm_generator *g, const hm_op_info *op);
 
 /* Fills the tensor of argument arg of spec's call. args: the call's argument struct (other inputs may be read: `ties`
  * and `cancelling` look at what is already filled; arguments are filled round by round, in the order of the description

@@ -83,12 +83,12 @@ int hm_report_exit(const hm_report *r, bool strict) {
     return n[HM_PASS] ? 0 : 3;
 }
 
-static bool separates(const char *line) {
+static bool separates(const hm_op_info *op, const char *line) {
     const char *gen = strstr(line, " gen=");
     char name[32];
     if (!gen || sscanf(gen, " gen=%31[^ ]", name) != 1) return false;
     const hm_generator *g = hm_generator_named(name);
-    return g && g->separates;
+    return g && hm_generator_separates(g, op);
 }
 
 const char *hm_report_consistent(const hm_report *r, const hm_op_info *op) {
@@ -99,7 +99,7 @@ const char *hm_report_consistent(const hm_report *r, const hm_op_info *op) {
         if (row->op != op || !row->v.elements) continue;
         judged = true;
         if (row->v.consistent > loosest) loosest = row->v.consistent;
-        separated |= separates(row->line);
+        separated |= separates(op, row->line);
     }
     if (loosest == HM_CLASS_NONE || !judged) return "none";
     return separated ? hm_class_name(loosest) : "not separated";

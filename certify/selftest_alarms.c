@@ -37,9 +37,9 @@ static int64_t width_drawn(const draw *d) {
     return widths[separating(d) ? n - 1 - drawn(d, "width", 4) : drawn(d, "width", n)];
 }
 
-static const char *generator_drawn(const draw *d) {
-    for (int i = 0; separating(d) && i < hm_generator_count(); i++)
-        if (hm_generator_at(i)->separates) return hm_generator_at(i)->name;
+static const char *generator_drawn(const hm_op_info *op, const draw *d) {
+    for (int i = 0; separating(d) && strchr(op->classes, ' ') && i < hm_generator_count(); i++)
+        if (hm_generator_separates(hm_generator_at(i), op)) return hm_generator_at(i)->name;
     return hm_generator_at((int)drawn(d, "gen", hm_generator_count()))->name;
 }
 
@@ -129,7 +129,7 @@ static void line_drawn(const hm_op_info *op, const draw *d, char *line, size_t s
         else if (drawn(d, p->name, 4) == 0)
             at += (size_t)snprintf(line + at, size - at, " %s=%" PRId64, p->name, 1 + drawn(d, "part", width_drawn(d)));
     }
-    snprintf(line + at, size - at, " gen=%s seed=%" PRIu64, generator_drawn(d), d->seed + d->index);
+    snprintf(line + at, size - at, " gen=%s seed=%" PRIu64, generator_drawn(op, d), d->seed + d->index);
 }
 
 /* A legal case: the first of a fixed sequence of draws that the op's check accepts. NULL: none was, or memory is short.

@@ -104,6 +104,7 @@ static int by_value(const void *a, const void *b) {
 /* The n values of T as the admissible set of element i. */
 static hm_status put_set(hm_golden_row *out, int64_t i, hm_dtype T, double *value, int n, int flags) {
     hm_golden_parts set = {.index = i};
+    for (int k = 0; k < n; k++) value[k] += 0.0; /* no -0 */
     qsort(value, (size_t)n, sizeof *value, by_value);
     for (int k = 0; k < n; k++) {
         if (set.n && value[k] <= hm_next_up(T, set.hi[set.n - 1])) set.hi[set.n - 1] = value[k];
@@ -355,11 +356,17 @@ static hm_status put(const rule *r, const head_vectors *h, int64_t pair, bool is
                   h->s[pair],
                   h->ct[pair],
                   h->st[pair]};
-    if (settled != settled) return element(r, &o, out, i);
-    out->lo[i] = out->hi[i] = settled, out->flags[i] = 0;
-    if (out->ideal) out->ideal[i] = settled;
-    if (out->exact) out->exact[i] = o.a * o.b + o.p * o.q;
-    return HM_OK;
+    hm_status s = HM_OK;
+    if (settled != settled) {
+        s = element(r, &o, out, i);
+    } else {
+        out->lo[i] = out->hi[i] = settled, out->flags[i] = 0;
+        if (out->ideal) out->ideal[i] = settled;
+        if (out->exact) out->exact[i] = o.a * o.b + o.p * o.q;
+    }
+    out->lo[i] += 0.0, out->hi[i] += 0.0; /* -0 becomes +0, which it equals: the same bits from every path */
+    if (out->ideal) out->ideal[i] += 0.0;
+    return s;
 }
 
 /* parts have to ascend by element: x' and y' do not, where pairs are halves. */

@@ -286,10 +286,6 @@ static void pair_at(const head_job *j, int64_t i, int64_t pairs, int64_t offset,
     if (j->v->pairs == PAIRS_OTHER) interleaved = !interleaved;
     *x = offset + (interleaved ? 2 * i : i), *y = interleaved ? *x + 1 : *x + pairs;
     if (j->v->pairs == PAIRS_OF_HEAD && !interleaved) *y = *x + hm_fault_width(j->in) / 2;
-    if (j->v->pairs == PAIRS_XY_EXCHANGED) {
-        int64_t other = *x;
-        *x = *y, *y = other;
-    }
 }
 
 static void compute(const head_job *j, int64_t token, int64_t in, int64_t step, const void *address) {

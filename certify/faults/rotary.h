@@ -92,7 +92,6 @@ typedef struct {
         PAIRS_OTHER,
         PAIRS_OF_HEAD,       /* half-split over the whole head: x and y are head_size / 2 apart */
         PAIRS_WRITTEN_SPLIT, /* interleaved pairs, written one after the other */
-        PAIRS_XY_EXCHANGED,
         PAIRS_REVERSED,
     } pairs;
     enum {

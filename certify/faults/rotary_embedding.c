@@ -170,8 +170,6 @@ const hm_fault hm_rotary_embedding_faults[] = {
           .pairs = PAIRS_OF_HEAD),
     FAULT("written_split", "P4", "vllm-metal#44", "interleaved pairs are written as two halves",
           "write each where it was read", .pairs = PAIRS_WRITTEN_SPLIT),
-    FAULT("x_and_y_exchanged", "", "", "x and y change their roles", "x is the first of a pair",
-          .pairs = PAIRS_XY_EXCHANGED),
     FAULT("angles_reversed", "", "", "the columns of the table are read from the end", "pair i has column i",
           .pairs = PAIRS_REVERSED),
 
