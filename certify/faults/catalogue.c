@@ -4,10 +4,8 @@
 
 #include "../faults.h"
 
-#define ROPE "rotary_embedding is not in the library yet"
 #define TABLE "the construction of rotary tables is not in the library yet"
 #define CACHE "the state of a layer's rotary table belongs to the rotary op, which is not in the library yet"
-#define CONCAT "concat_mla_q is not in the library yet"
 #define INDEXER "the sparse indexer is not in the library yet"
 #define TOPK "top-k is not in the library yet"
 #define ATTENTION "attention is not in the library yet"
@@ -28,24 +26,24 @@ static const hm_known_bug bugs[] = {
     {"A7", "norm with per-token fp8 store: f32 between them instead of bf16", "vllm#51393; vllm#46658", FP8},
     {"A9", "GemmaRMSNorm: the residual comes back unrounded, in f32", "vllm#38998; vllm#38780", NULL},
     {"A12", "compiled RMSNorm: the compiler drops 16-bit casts", "pytorch#158699; pytorch#141727", NULL},
-    {"A13", "compiled rotary embedding: products stay unrounded", "pytorch#159239", ROPE},
+    {"A13", "compiled rotary embedding: products stay unrounded", "pytorch#159239", NULL},
     {"A14", "merge of attention parts: each part is rounded to bf16 first", "TransformerEngine#821", ATTENTION},
     /* B: the accumulator's dtype */
     {"B3", "flash attention: f16 accumulator", "llama.cpp#13975", ATTENTION},
     {"B4", "flash attention: f16 accumulator without an offset", "ik_llama.cpp#1196", ATTENTION},
     /* C: an intermediate, a parameter or a table in the wrong dtype */
     {"C1", "rotary table: inv_freq in 16 bits", "gpt-neox#1003", TABLE},
-    {"C3", "rotary table: positions in bf16", "candle#3520", TABLE},
+    {"C3", "rotary table: positions in bf16", "candle#3520", NULL},
     {"C4", "rotary embedding: inv_freq in bf16, positions in f32", "sglang-jax#1472", TABLE},
-    {"C5", "positions counted in bf16", "gpt-neox#1016; DeepSpeed#4932; verl#4170", TABLE},
-    {"C6", "rotary table: cos and sin kept in 16 bits", "flashinfer#585; vllm#41113; vllm#42833; sglang#3134", ROPE},
+    {"C5", "positions counted in bf16", "gpt-neox#1016; DeepSpeed#4932; verl#4170", NULL},
+    {"C6", "rotary table: cos and sin kept in 16 bits", "flashinfer#585; vllm#41113; vllm#42833; sglang#3134", NULL},
     {"C8", "GemmaRMSNorm: 1 + weight added in bf16", "vllm#29810; vllm#53203", NULL},
     {"C9", "router: correction bias stored in bf16", "sglang#31213; vllm#50761; vllm#14027; sglang#30323", MOE},
     {"C11", "all-reduce, norm and quantise: an f32 weight read as bf16", "vllm#48324", NULL},
-    {"C12", "rotary embedding in decode: position times frequency in bf16", "mlir-air#1610", ROPE},
+    {"C12", "rotary embedding in decode: position times frequency in bf16", "mlir-air#1610", TABLE},
     /* D: layout, stride, page index, row mapping */
     {"D1", "sparse indexer cache: written in tiles, read in rows", "vllm#43781", INDEXER},
-    {"D2", "rotary, concat and cache: head stride of the nope part ignored", "aiter#3841", ROPE},
+    {"D2", "rotary, concat and cache: head stride of the nope part ignored", "aiter#3841", NULL},
     {"D4", "paged logits: the wrong output stride", "aiter#1815", INDEXER},
     {"D5", "fp8 logits: one swizzle for every head size", "DeepGEMM#379; DeepGEMM#434", INDEXER},
     {"D6", "paged logits: the offset inside a block is dropped", "aiter#5591", INDEXER},
@@ -64,13 +62,13 @@ static const hm_known_bug bugs[] = {
     {"D19", "draft rows: request index of the first step reused", "TensorRT-LLM#17240; TensorRT-LLM#16925", PAGED},
     {"D20", "batched matmul: row stride passed as batch stride", "transformers#47331; kernels-community#1038", MATMUL},
     /* E: partial copy, partial coverage, tails */
-    {"E1", "concat_mla_q: a fixed number of bytes copied whatever the dtype", "vllm#37892", CONCAT},
-    {"E2", "fused q/k norm and rotary: rotary_dim taken from head_size", "vllm#43676", ROPE},
+    {"E1", "concat_mla_q: a fixed number of bytes copied whatever the dtype", "vllm#37892", NULL},
+    {"E2", "fused q/k norm and rotary: rotary_dim taken from head_size", "vllm#43676", NULL},
     {"E3", "rotary embedding: only the first head is done", "aprender#2079", NULL},
     {"E5", "LayerNorm: masked lanes of the tail counted in", "Liger-Kernel#519; mojo_opset#347", NULL},
     {"E7", "sliding-window attention: result left in a temporary", "vllm-ascend#6558", NULL},
     /* F: a missing in-place effect, aliasing, a lost write */
-    {"F1", "indexer: rotary result dropped behind an in-place contract", "vllm#43781", ROPE},
+    {"F1", "indexer: rotary result dropped behind an in-place contract", "vllm#43781", NULL},
     {"F3", "add and RMSNorm: output written over an input that is still read", "ik_llama.cpp#916", NULL},
     {"F4", "rotary wrapper: result dropped, or copied with a fixed width", "bytedance-iaas/vllm#59", NULL},
     {"F5", "rotary embedding: an input that had to be kept is overwritten", "unsloth#5001", NULL},
@@ -113,7 +111,7 @@ static const hm_known_bug bugs[] = {
      ATTENTION},
     {"J5", "empty batch: a launch with an empty grid", "sglang#32065; sglang#23636", NULL},
     {"J6", "logits metadata: binary search not clamped", "DeepGEMM#353; TensorRT-LLM#14940; vllm#51182", INDEXER},
-    {"J8", "rotary table too short for the position", "vllm-ascend#1266; pegainfer#220; mlc-llm#780", ROPE},
+    {"J8", "rotary table too short for the position", "vllm-ascend#1266; pegainfer#220; mlc-llm#780", NULL},
     {"J9", "padding slot -1 used as an index", "vllm#43810; vllm#43869", PAGED},
     {"J10", "cache writer: loop over keys instead of slots", "vllm#13922", PAGED},
     {"J11", "top-k: negative length compared as unsigned", "sglang#31123", TOPK},
@@ -150,10 +148,10 @@ static const hm_known_bug bugs[] = {
     {"O4", "attention: cheap exp", "tt-metal#51927", ATTENTION},
     {"O5", "f32 products in TF32", "triton#3498; triton#9080; FlagGems#6322", NULL},
     /* P: semantics of rotary embedding and attention scale */
-    {"P1", "indexer: interleaved pairing where halves are meant", "vllm#28968; vllm-ascend#4641; sglang#30342", ROPE},
-    {"P2", "indexer: pairing flag ignored", "transformers#46842", ROPE},
-    {"P3", "mRoPE: chunked sections where interleaved ones are meant", "vllm-ascend#12820; vllm-gaudi#1437", ROPE},
-    {"P4", "rotary embedding: evens and odds concatenated", "vllm-metal#44", ROPE},
+    {"P1", "indexer: interleaved pairing where halves are meant", "vllm#28968; vllm-ascend#4641; sglang#30342", NULL},
+    {"P2", "indexer: pairing flag ignored", "transformers#46842", NULL},
+    {"P3", "mRoPE: chunked sections where interleaved ones are meant", "vllm-ascend#12820; vllm-gaudi#1437", TABLE},
+    {"P4", "rotary embedding: evens and odds concatenated", "vllm-metal#44", NULL},
     {"P5", "YaRN: attention factor squared", "sglang#33558; TensorRT-LLM#16379", TABLE},
     {"P6", "YaRN: mscale ratio ignored", "vllm#48621; vllm#48623; sglang#31232", TABLE},
     {"P7", "YaRN: attention factor dropped", "vllm#46280; vllm#48351; prime-rl#2802; mlx-lm#1507", TABLE},
@@ -171,16 +169,16 @@ static const hm_known_bug bugs[] = {
     {"R4", "absolute tolerance below half an ulp of the outputs", "sglang#35795", CHECKER},
     {"R6", "right only for the shapes that are tested", "DeepGEMM#379; aiter#4363; imp#1325; transformers#35691", NULL},
     /* rope: dtype of the rotary table */
-    {"rope.R1", "the table is converted whole on every call", "vllm#41113", ROPE},
-    {"rope.R2", "a 16-bit table read as f32", "vllm#41113", ROPE},
-    {"rope.R3", "an f32 table read as 16 bits", "vllm#41113", ROPE},
-    {"rope.R4", "an f32 table rounded to 16 bits first", "vllm#41113", ROPE},
-    {"rope.R5", "every operation rounded to 16 bits", "vllm#41113", ROPE},
-    {"rope.R6", "second output computed from the overwritten first", "vllm#41113", ROPE},
-    {"rope.R7", "inverse ignored, or applied to the cosine", "vllm#41113", ROPE},
-    {"rope.R8", "interleaved pairing with the wrong table index", "vllm#41113", ROPE},
-    {"rope.R9", "rope_dim_offset ignored", "vllm#41113", ROPE},
-    {"rope.R10", "rotary width taken from head_size", "vllm#41113", ROPE},
+    {"rope.R1", "the table is converted whole on every call", "vllm#41113", NULL},
+    {"rope.R2", "a 16-bit table read as f32", "vllm#41113", NULL},
+    {"rope.R3", "an f32 table read as 16 bits", "vllm#41113", NULL},
+    {"rope.R4", "an f32 table rounded to 16 bits first", "vllm#41113", NULL},
+    {"rope.R5", "every operation rounded to 16 bits", "vllm#41113", NULL},
+    {"rope.R6", "second output computed from the overwritten first", "vllm#41113", NULL},
+    {"rope.R7", "inverse ignored, or applied to the cosine", "vllm#41113", NULL},
+    {"rope.R8", "interleaved pairing with the wrong table index", "vllm#41113", NULL},
+    {"rope.R9", "rope_dim_offset ignored", "vllm#41113", NULL},
+    {"rope.R10", "rotary width taken from head_size", "vllm#41113", NULL},
     /* cache: the precomputed bf16 table */
     {"cache.C1", "master table replaced by its bf16 copy", "vllm#42833", CACHE},
     {"cache.C2", "bf16 table returned for other dtypes", "vllm#42833", CACHE},
@@ -191,11 +189,11 @@ static const hm_known_bug bugs[] = {
     {"cache.C7", "device of the copy ignored", "vllm#42833", CACHE},
     {"cache.C8", "copy made although the master is bf16", "vllm#42833", CACHE},
     /* concat: concat_mla_q */
-    {"concat.Q1", "f32: only 128 bytes of the rope part copied", "vllm#37892", CONCAT},
-    {"concat.Q2", "wider nope part: rope written at 512", "vllm#37892", CONCAT},
-    {"concat.Q3", "rope part addressed as contiguous", "vllm#37892", CONCAT},
-    {"concat.Q4", "16 bits: twice too many rope elements", "vllm#37892", CONCAT},
-    {"concat.Q5", "offsets in 32 bits", "vllm#37892", CONCAT},
+    {"concat.Q1", "f32: only 128 bytes of the rope part copied", "vllm#37892", NULL},
+    {"concat.Q2", "wider nope part: rope written at 512", "vllm#37892", NULL},
+    {"concat.Q3", "rope part addressed as contiguous", "vllm#37892", NULL},
+    {"concat.Q4", "16 bits: twice too many rope elements", "vllm#37892", NULL},
+    {"concat.Q5", "offsets in 32 bits", "vllm#37892", NULL},
     /* indexer: the sparse indexer */
     {"indexer.S1a", "tiled writer and gather at block size 1", "vllm#43781", INDEXER},
     {"indexer.S1b", "tiles read as rows", "vllm#43781", INDEXER},
@@ -221,9 +219,9 @@ static const hm_known_bug bugs[] = {
     {"gemma.G12m", "mean over hidden where variance_size is smaller", "vllm#38998", NULL},
     {"gemma.G13m", "residual not updated, or updated with the norm", "vllm#38998", NULL},
     /* trap: found while reading sources */
-    {"trap.1", "rotary: keys addressed with the head stride of queries", "", ROPE},
+    {"trap.1", "rotary: keys addressed with the head stride of queries", "", NULL},
     {"trap.2", "rotary table that loses bits going from f32 to bf16 and back", "vllm#42833", CACHE},
-    {"trap.3", "concat_mla_q with a nope part of 1024", "vllm#37892", CONCAT},
+    {"trap.3", "concat_mla_q with a nope part of 1024", "vllm#37892", NULL},
     {"trap.4", "indexer writer with f32 keys, or groups that are not 128", "", INDEXER},
     {"trap.5", "indexer writer that takes blocks to be dense", "", INDEXER},
     {"trap.6", "gather: padding rows", "", INDEXER},
