@@ -410,8 +410,16 @@ static double ideal_f32(const context *c, double candidate, int64_t position, bo
 
 /* ---- the candidate that explains a column ------------------------------------------------------------------------------------------- */
 
+/* Certainly outside, without the cost of the ends: they are within 2 ulp (2^-22), two roundings (2^-23) and half an ulp of T of mscale C. */
+static bool is_far(const context *c, double C, double stored) {
+    double y = c->scale_near * C, size = fmax(fabs(y), fabs(stored));
+    return fabs(stored - y) > size * 0x1p-21 + hm_ulp(c->T, size);
+}
+
 static bool explains(const context *c, double candidate, int64_t position, const double *stored) {
     int64_t mpfr = 0;
+    double angle = angle_of(c, candidate, position);
+    if (is_far(c, cos(angle), stored[0]) || is_far(c, sin(angle), stored[1])) return false;
     for (int sine = 0; sine < 2; sine++) {
         interval v = admissible(c, candidate, position, sine, HM_TIER_TWO, &mpfr);
         if (!(stored[sine] >= v.low && stored[sine] <= v.high)) return false;

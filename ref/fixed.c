@@ -118,6 +118,12 @@ static hm_fixed div_small(hm_fixed a, uint64_t b) {
 /* Long division, bit by bit: |a| 2^320 / |b|. */
 hm_fixed hm_fixed_div(hm_fixed a, hm_fixed b) {
     enum { TOP = HM_LIMBS + 1 };
+    uint64_t fraction = 0;
+    for (int i = 0; i < HM_FRACTION_LIMBS; i++) fraction |= b.limb[i];
+    if (!fraction) { /* an integer */
+        a.negative = a.negative != b.negative;
+        return div_small(a, b.limb[HM_FRACTION_LIMBS]);
+    }
     uint64_t rest[TOP] = {0}, by[TOP] = {0};
     hm_fixed q = {.negative = a.negative != b.negative};
     memcpy(by, b.limb, sizeof b.limb);
@@ -177,8 +183,7 @@ hm_fixed hm_fixed_ln(hm_fixed v) {
 
 /* x = k ln 2 + r, |r| < 0.35; e^(r/256) by its series, squared eight times. */
 int hm_fixed_exp(hm_fixed x, hm_fixed *mantissa) {
-    hm_fixed half = hm_fixed_scale(hm_fixed_int(1), -1);
-    int64_t k = hm_fixed_floor(hm_fixed_add(hm_fixed_div(x, ln2), half));
+    int64_t k = (int64_t)rint(hm_fixed_split(x, NULL) * 0x1.71547652b82fep0);
     hm_fixed r = hm_fixed_scale(hm_fixed_sub(x, hm_fixed_mul(ln2, hm_fixed_int(k))), -8), sum = hm_fixed_int(1), term = sum;
     for (uint64_t i = 1; !is_zero(term.limb); i++) {
         term = div_small(hm_fixed_mul(term, r), i);
@@ -191,8 +196,8 @@ int hm_fixed_exp(hm_fixed x, hm_fixed *mantissa) {
 
 /* angle = k pi/2 + r, |r| <= pi/4. */
 void hm_fixed_sincos(hm_fixed angle, hm_fixed *sin, hm_fixed *cos) {
-    hm_fixed quarter = hm_fixed_scale(pi, -1), half = hm_fixed_scale(hm_fixed_int(1), -1);
-    int64_t k = hm_fixed_floor(hm_fixed_add(hm_fixed_div(angle, quarter), half));
+    hm_fixed quarter = hm_fixed_scale(pi, -1);
+    int64_t k = (int64_t)rint(hm_fixed_split(angle, NULL) * 0x1.45f306dc9c883p-1);
     hm_fixed r = hm_fixed_sub(angle, hm_fixed_mul(quarter, hm_fixed_int(k)));
     hm_fixed term = hm_fixed_int(1), sum[2] = {term, {0}}; /* even terms, odd terms */
     for (uint64_t i = 1; !is_zero(term.limb); i++) {

@@ -23,6 +23,7 @@ typedef struct {
     column *columns;    /* [half] */
     hm_fixed ln_base;   /* of the base in force: with dynamic_ntk the larger one */
     float base32;
+    hm_fixed ln_base32;
     hm_fixed low, high; /* ends of yarn's ramp */
     hm_fixed scale_fixed; /* of cos and sin */
     hm_dd scale;
@@ -40,6 +41,13 @@ static hm_fixed minus(hm_fixed a, hm_fixed b) { return hm_fixed_sub(a, b); }
 static bool below(hm_fixed a, hm_fixed b) { return hm_fixed_compare(a, b) < 0; }
 
 static double round_fixed(hm_dtype dtype, hm_fixed v) { return hm_round_to(dtype, hm_fixed_odd(v)); }
+
+/* ln of an f32 number that may be beyond what fixed point holds */
+static hm_fixed ln_wide(float v) {
+    int k;
+    double m = frexp((double)v, &k);
+    return hm_fixed_add(hm_fixed_ln(number(m)), hm_fixed_mul(hm_fixed_ln2(), hm_fixed_int(k)));
+}
 
 /* e^x rounded to f32 */
 static float exp32(hm_fixed x) {
@@ -77,11 +85,13 @@ static void find_base(table *t) {
     const hm_rope_table_args *a = t->a;
     t->ln_base = ln(a->base);
     t->base32 = (float)a->base;
+    t->ln_base32 = ln_wide(t->base32);
     if (a->scaling != HM_SCALING_DYNAMIC_NTK) return;
     hm_fixed s = number(a->factor), one = hm_fixed_int(1), stretch = plus(minus(times(s, s), s), one);
     hm_fixed power = over(hm_fixed_int(2 * t->half), hm_fixed_int(2 * t->half - 2));
     t->ln_base = plus(t->ln_base, times(power, hm_fixed_ln(stretch)));
     t->base32 = exp32(t->ln_base);
+    t->ln_base32 = ln_wide(t->base32);
 }
 
 /* rotary_dim * ln(D / (2 pi turns)) / (2 ln base) */
@@ -132,7 +142,7 @@ static hm_fixed exact_frequency(const table *t, int64_t j) {
 static float f32_frequency(const table *t, int64_t j) {
     const hm_rope_table_args *a = t->a;
     float e = (float)j / (float)t->half, s = (float)a->factor;
-    float power = exp32(times(number((double)e), ln((double)t->base32))), f = 1 / power;
+    float power = exp32(times(number((double)e), t->ln_base32)), f = 1 / power;
     if (is_yarn(t)) {
         double low = hm_fixed_split(t->low, NULL), high = hm_fixed_split(t->high, NULL);
         float ramp = ((float)j - (float)low) / (float)(high - low);

@@ -3,12 +3,15 @@
 
 #include <string.h>
 
+#include "../rope_engine.h"
+
 static const struct {
     const hm_fault *row;
     const int *count;
 } table[] = {
     {hm_rms_norm_faults, &hm_rms_norm_fault_count},
     {hm_fused_add_rms_norm_faults, &hm_fused_add_rms_norm_fault_count},
+    {hm_rope_table_faults, &hm_rope_table_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

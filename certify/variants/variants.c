@@ -3,12 +3,15 @@
 
 #include <string.h>
 
+#include "../rope_engine.h"
+
 static const struct {
     const hm_variant *row;
     const int *count;
 } table[] = {
     {hm_rms_norm_variants, &hm_rms_norm_variant_count},
     {hm_fused_add_rms_norm_variants, &hm_fused_add_rms_norm_variant_count},
+    {hm_rope_table_variants, &hm_rope_table_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
