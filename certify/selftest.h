@@ -45,12 +45,16 @@ typedef struct {
     int nargs;
     int64_t elements;
     double seconds; /* of processor time, for the rows alone */
+    hm_class class;
+    hm_tier tier;
+    hm_golden *golden;
 } hm_truth;
 
+/* call holds the outputs of ref, or others to be judged: hm_golden_observe sees them. */
 hm_status hm_truth_make(const hm_call *call, hm_class c, hm_tier tier, hm_truth *truth);
 void hm_truth_free(hm_truth *truth);
 /* How many elements of call's outputs the truth does not admit. */
-int64_t hm_truth_outside(const hm_truth *truth, const hm_call *call);
+int64_t hm_truth_outside(hm_truth *truth, const hm_call *call);
 /* Over the bits of all output elements. */
 uint64_t hm_truth_hash(const hm_call *call);
 

@@ -72,7 +72,7 @@ static bool is_not_invariant(const hm_fault *fault, hm_call *call) {
     return !same;
 }
 
-static outcome try(const hm_fault *fault, const subject *s) {
+static outcome try(const hm_fault *fault, subject *s) {
     outcome o = {0};
     char effects[512];
     hm_run run = {.state = HM_RAN};
@@ -105,9 +105,10 @@ static hm_status prepare(const hm_case_spec *spec, subject *s, bool *bad) {
     s->refused = s->call->op->check(hm_call_args(s->call)) != HM_OK;
     *bad = s->refused != (spec->expect != HM_OK);
     if (s->refused) return HM_OK;
+    bool failed = s->call->op->ref(s->call->args) != HM_OK;
     status = hm_truth_make(s->call, required_class(s->call->op), HM_TIER_TWO, &s->truth);
     if (status) return status;
-    *bad = *bad || s->call->op->ref(s->call->args) != HM_OK || hm_truth_outside(&s->truth, s->call) > 0;
+    *bad = *bad || failed || hm_truth_outside(&s->truth, s->call) > 0;
     s->ref = outputs_of(s->call, s->truth.elements);
     return s->ref ? HM_OK : HM_NO_MEMORY;
 }

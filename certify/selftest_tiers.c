@@ -41,7 +41,8 @@ static hm_status one_case(const hm_case_spec *spec, hm_tiers *tiers) {
     if (spec->expect == HM_OK && call->op->check(hm_call_args(call)) == HM_OK) {
         hm_class required = hm_class_named(call->op->class_required);
         hm_truth two = {0}, mpfr = {0};
-        status = hm_truth_make(call, required, HM_TIER_TWO, &two);
+        status = call->op->ref(call->args);
+        if (!status) status = hm_truth_make(call, required, HM_TIER_TWO, &two);
         if (!status) status = hm_truth_make(call, required, HM_TIER_MPFR, &mpfr);
         int64_t different = status ? 0 : differences(&two, &mpfr);
 #pragma omp critical(hm_selftest_score)

@@ -216,7 +216,7 @@ static bool read_param(reading *r, int i, const json_t *value) {
 
 static bool read_attrs(reading *r, const json_t *attrs) {
     const hm_op_info *op = r->call->op;
-    const char *names[HM_MAX_ARGS + 1] = {0};
+    const char *names[HM_MAX_PARAMS + 1] = {0};
     char where[100];
     if (!json_is_object(attrs)) REFUSE(r, "call %s has no attrs, or attrs that are not an object", r->call->id);
     for (int i = 0; i < op->nparams; i++) names[i] = op->params[i].name;

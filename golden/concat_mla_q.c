@@ -41,4 +41,4 @@ static double distance(const void *context, int arg, int64_t row, int64_t index,
     return hm_distance_of_sum(v, 1, 0, 0, a->q_out.dtype, got);
 }
 
-const hm_golden_op hm_concat_mla_q_golden = {"concat_mla_q", open_context, free, row_of, distance};
+const hm_golden_op hm_concat_mla_q_golden = {"concat_mla_q", open_context, free, row_of, distance, NULL};

@@ -16,7 +16,7 @@ struct hm_golden {
 };
 
 static const hm_golden_op *const ops[] = {&hm_rms_norm_golden, &hm_fused_add_rms_norm_golden,
-                                          &hm_rotary_embedding_golden, &hm_concat_mla_q_golden};
+                                          &hm_rotary_embedding_golden, &hm_concat_mla_q_golden, &hm_rope_table_golden};
 
 static const struct {
     const char *name, *about;
@@ -105,6 +105,16 @@ void hm_golden_close(hm_golden *golden) {
     if (!golden) return;
     golden->op->close(golden->context);
     free(golden);
+}
+
+bool hm_golden_observes(const hm_op_info *op) {
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+        if (!strcmp(ops[i]->name, op->name)) return ops[i]->observe;
+    return false;
+}
+
+hm_status hm_golden_observe(hm_golden *golden, int arg, const hm_tensor *stored, int threads) {
+    return golden->op->observe ? golden->op->observe(golden->context, arg, stored, threads) : HM_OK;
 }
 
 hm_status hm_golden_row_get(const hm_golden *golden, int arg, int64_t row, hm_class c, hm_tier tier,

@@ -52,6 +52,12 @@ typedef struct hm_golden hm_golden;
 hm_status hm_golden_open(const hm_op_info *op, const void *args, int threads, hm_golden **golden);
 void hm_golden_close(hm_golden *golden);
 
+/* Where several values of a hidden quantity are admissible as long as all elements agree on one (an f32 inv_freq of a rotary table),
+ * what was stored says which: to be called with each output before its rows are asked for, and not while they are. Rows are
+ * then judged for the value that explains most of them; without it they are judged for the hull over all. Other ops: nothing happens. */
+hm_status hm_golden_observe(hm_golden *golden, int arg, const hm_tensor *stored, int threads);
+bool hm_golden_observes(const hm_op_info *op); /* is there anything to it? */
+
 /* Fills row `row` of output argument `arg` (index into op->args) for class c. */
 hm_status hm_golden_row_get(const hm_golden *golden, int arg, int64_t row, hm_class c, hm_tier tier,
                             hm_golden_row *out);

@@ -10,10 +10,12 @@ typedef struct {
     void (*close)(void *context);
     hm_status (*row)(const void *context, int arg, int64_t row, hm_class c, hm_tier tier, hm_golden_row *out);
     double (*distance)(const void *context, int arg, int64_t row, int64_t index, double got);
+    hm_status (*observe)(void *context, int arg, const hm_tensor *stored,
+                         int threads); /* NULL: elements do not depend on each other */
 } hm_golden_op;
 
 extern const hm_golden_op hm_rms_norm_golden, hm_fused_add_rms_norm_golden, hm_rotary_embedding_golden,
-    hm_concat_mla_q_golden;
+    hm_concat_mla_q_golden, hm_rope_table_golden;
 
 /* Error constants of a class. u: bound of an addition or multiplication; f: of a division, a root or a reciprocal root.
  * flush: results below 2^-126 may be lost (the f32 classes). */

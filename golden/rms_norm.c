@@ -40,4 +40,4 @@ static double distance(const void *context, int arg, int64_t row, int64_t index,
     return hm_norm_distance(context, row, index, got);
 }
 
-const hm_golden_op hm_rms_norm_golden = {"rms_norm", open_context, close_context, row_of, distance};
+const hm_golden_op hm_rms_norm_golden = {"rms_norm", open_context, close_context, row_of, distance, NULL};

@@ -442,4 +442,4 @@ static double distance(const void *context, int arg, int64_t row, int64_t index,
     return d;
 }
 
-const hm_golden_op hm_rotary_embedding_golden = {"rotary_embedding", open_context, free, row_of, distance};
+const hm_golden_op hm_rotary_embedding_golden = {"rotary_embedding", open_context, free, row_of, distance, NULL};

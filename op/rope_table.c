@@ -156,7 +156,7 @@ static hm_status call_ref(const void *args) { return hm_rope_table_ref(args); }
 static const hm_arg_info args[] = {
     {"positions", AT(positions), HM_IN, true, "...,n", "i64", NULL, "position of each row, or t, h and w of each row", NULL},
     {"factors", AT(factors), HM_IN, true, "half", "f32", NULL, "divisor of each frequency (longrope)", NULL},
-    {"out", AT(out), HM_OUT, false, "n,half+half", "f32 f16 bf16", NULL, "cosines, then sines, of each position", NULL},
+    {"out", AT(out), HM_OUT, false, "n,rotary_dim", "f32 f16 bf16", NULL, "cosines, then sines, of each position", NULL},
 };
 static const hm_param_info params[] = {
     {"precision", AT(precision), HM_PARAM_MODE, precision_names, HM_TABLE_F32, "f32 steps as upstream, or correctly rounded"},

@@ -19,70 +19,20 @@ Every call states the modes that one would expect from the source code; `hallmar
 is so.
 """
 import argparse
-import datetime
-import json
 import pathlib
-import platform
 import sys
 
 import torch
 import torch.nn.functional as F
 import transformers
-from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
-TEXT = ("The judge compares every element of a tensor with the set of values that a correct kernel may return. If the "
-        "element lies inside, it passes; if not, the report names it.")
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-VIEW_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+from trace_file import DTYPES, TEXT, Trace, notes_of, source_of
+
 PLAIN = {"round": "once", "weight_form": "plain", "variance_size": 0}
 NORM_FIRST = {"round": "norm_first", "weight_form": "plain", "variance_size": 0}
 ONE_PLUS = {"round": "once", "weight_form": "one_plus", "variance_size": 0}
 ADD = {"residual_read": "rounded", "residual_dtype": "same"}
-
-
-class Trace:
-    """Calls in execution order, with their tensors as bytes in the layout that they had."""
-
-    def __init__(self):
-        self.tensors, self.calls, self.sources, self.notes = {}, [], {}, {}
-
-    def call(self, name, op, source, attrs, inputs, outputs):
-        views = {}
-        for field, t in inputs.items():
-            if t is None:
-                continue
-            t = t.detach()
-            if t.is_contiguous():
-                self.tensors[f"{name}/{field}"] = t.clone().cpu()
-                continue
-            # Not contiguous: keep the memory between its first and last element, and describe the view on it.
-            span = 1 + sum((n - 1) * s for n, s in zip(t.shape, t.stride()))
-            buffer = f"{name}/{field}.buf"
-            self.tensors[buffer] = t.as_strided((span,), (1,)).clone().cpu()
-            views[field] = {"storage": buffer, "dtype": VIEW_NAMES[t.dtype], "offset": 0,
-                            "shape": list(t.shape), "stride": list(t.stride())}
-        for field, t in outputs.items():
-            self.tensors[f"{name}/out.{field}"] = t.detach().contiguous().clone().cpu()
-        entry = {"id": name, "op": op, "attrs": attrs}
-        if views:
-            entry["views"] = views
-        self.calls.append(entry)
-        self.sources[name] = source
-
-    def save(self, path, notes):
-        if not self.calls:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"hallmark.trace": "1", "hallmark.calls": json.dumps(self.calls),
-                    "sources": json.dumps(self.sources)}
-        save_file(self.tensors, path, metadata={**metadata, **notes, **self.notes})
-        path.chmod(0o644)
-        print(f"{path}: {len(self.calls)} calls, {path.stat().st_size} bytes")
-
-
-def source_of(function_or_class):
-    return f"{function_or_class.__module__}.{function_or_class.__qualname__}"
 
 
 def seeded(shape, dtype, device, seed):
@@ -165,10 +115,10 @@ def record_model(trace, mixed, model, label, modes, tokens):
                 total, residual, branch = adds.operands[id(x)]
                 target.call(call, "fused_add_rms_norm", source, {"eps": eps, **modes, **ADD},
                             {"x": crop(branch), "residual": crop(residual), "weight": weight},
-                            {"out": crop(output), "residual_out": crop(total)})
+                            {"out": crop(output).contiguous(), "residual_out": crop(total).contiguous()})
             else:
                 target.call(call, "rms_norm", source, {"eps": eps, **modes}, {"x": crop(x), "weight": weight},
-                            {"out": crop(output)})
+                            {"out": crop(output).contiguous()})
         return after
 
     norms = [(n, m) for n, m in model.named_modules() if type(m).__name__.endswith("RMSNorm")]
@@ -217,10 +167,7 @@ def main():
     arguments = parser.parse_args()
     device = arguments.device
     devices = ["cpu"] if device == "cpu" else [device, "cpu"]
-    notes = {"command": "python3 scripts/record_rms_norm.py " + " ".join(sys.argv[1:]),
-             "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine(),
-             "torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version(),
-             "recorded": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")}
+    notes = notes_of("record_rms_norm.py", device)
     mixed = Trace()
 
     trace = Trace()

@@ -4,8 +4,9 @@
 
 #include "../faults.h"
 
-#define TABLE "the construction of rotary tables is not in the library yet"
-#define CACHE "the state of a layer's rotary table belongs to the rotary op, which is not in the library yet"
+#define CACHE "hm_rope_cache is an object and no op: tests/unit/rope_cache.c makes this mistake and sees it caught"
+#define CACHE_PATHS \
+    "hm_rope_cache has no other path and no state to overwrite: whoever asks gets the one copy in the dtype asked for"
 #define INDEXER "the sparse indexer is not in the library yet"
 #define TOPK "top-k is not in the library yet"
 #define ATTENTION "attention is not in the library yet"
@@ -32,15 +33,15 @@ static const hm_known_bug bugs[] = {
     {"B3", "flash attention: f16 accumulator", "llama.cpp#13975", ATTENTION},
     {"B4", "flash attention: f16 accumulator without an offset", "ik_llama.cpp#1196", ATTENTION},
     /* C: an intermediate, a parameter or a table in the wrong dtype */
-    {"C1", "rotary table: inv_freq in 16 bits", "gpt-neox#1003", TABLE},
+    {"C1", "rotary table: inv_freq in 16 bits", "gpt-neox#1003", NULL},
     {"C3", "rotary table: positions in bf16", "candle#3520", NULL},
-    {"C4", "rotary embedding: inv_freq in bf16, positions in f32", "sglang-jax#1472", TABLE},
+    {"C4", "rotary embedding: inv_freq in bf16, positions in f32", "sglang-jax#1472", NULL},
     {"C5", "positions counted in bf16", "gpt-neox#1016; DeepSpeed#4932; verl#4170", NULL},
     {"C6", "rotary table: cos and sin kept in 16 bits", "flashinfer#585; vllm#41113; vllm#42833; sglang#3134", NULL},
     {"C8", "GemmaRMSNorm: 1 + weight added in bf16", "vllm#29810; vllm#53203", NULL},
     {"C9", "router: correction bias stored in bf16", "sglang#31213; vllm#50761; vllm#14027; sglang#30323", MOE},
     {"C11", "all-reduce, norm and quantise: an f32 weight read as bf16", "vllm#48324", NULL},
-    {"C12", "rotary embedding in decode: position times frequency in bf16", "mlir-air#1610", TABLE},
+    {"C12", "rotary embedding in decode: position times frequency in bf16", "mlir-air#1610", NULL},
     /* D: layout, stride, page index, row mapping */
     {"D1", "sparse indexer cache: written in tiles, read in rows", "vllm#43781", INDEXER},
     {"D2", "rotary, concat and cache: head stride of the nope part ignored", "aiter#3841", NULL},
@@ -150,13 +151,13 @@ static const hm_known_bug bugs[] = {
     /* P: semantics of rotary embedding and attention scale */
     {"P1", "indexer: interleaved pairing where halves are meant", "vllm#28968; vllm-ascend#4641; sglang#30342", NULL},
     {"P2", "indexer: pairing flag ignored", "transformers#46842", NULL},
-    {"P3", "mRoPE: chunked sections where interleaved ones are meant", "vllm-ascend#12820; vllm-gaudi#1437", TABLE},
+    {"P3", "mRoPE: chunked sections where interleaved ones are meant", "vllm-ascend#12820; vllm-gaudi#1437", NULL},
     {"P4", "rotary embedding: evens and odds concatenated", "vllm-metal#44", NULL},
-    {"P5", "YaRN: attention factor squared", "sglang#33558; TensorRT-LLM#16379", TABLE},
-    {"P6", "YaRN: mscale ratio ignored", "vllm#48621; vllm#48623; sglang#31232", TABLE},
-    {"P7", "YaRN: attention factor dropped", "vllm#46280; vllm#48351; prime-rl#2802; mlx-lm#1507", TABLE},
-    {"P9", "Llama 3: frequency factors not applied", "ik_llama.cpp#2291", TABLE},
-    {"P10", "LongRoPE: factors chosen by allocated length", "llama.cpp#24823; vllm#27431", TABLE},
+    {"P5", "YaRN: attention factor squared", "sglang#33558; TensorRT-LLM#16379", NULL},
+    {"P6", "YaRN: mscale ratio ignored", "vllm#48621; vllm#48623; sglang#31232", NULL},
+    {"P7", "YaRN: attention factor dropped", "vllm#46280; vllm#48351; prime-rl#2802; mlx-lm#1507", NULL},
+    {"P9", "Llama 3: frequency factors not applied", "ik_llama.cpp#2291", NULL},
+    {"P10", "LongRoPE: factors chosen by allocated length", "llama.cpp#24823; vllm#27431", NULL},
     {"P11", "MLA: mscale left out of the softmax scale", "mobius#548; Megatron-LM#1429; imp#880", ATTENTION},
     {"P12", "Hadamard: queries rotated, keys not", "ATOM#1507; vllm#55459", HADAMARD},
     /* Q: merging partial attention states */
@@ -182,7 +183,7 @@ static const hm_known_bug bugs[] = {
     /* cache: the precomputed bf16 table */
     {"cache.C1", "master table replaced by its bf16 copy", "vllm#42833", CACHE},
     {"cache.C2", "bf16 table returned for other dtypes", "vllm#42833", CACHE},
-    {"cache.C3", "fast path taken outside its conditions", "vllm#42833", CACHE},
+    {"cache.C3", "fast path taken outside its conditions", "vllm#42833", CACHE_PATHS},
     {"cache.C4", "bf16 copy made by truncation", "vllm#42833", CACHE},
     {"cache.C5", "bf16 copy stale after the master changed", "vllm#42833", CACHE},
     {"cache.C6", "dtype of the copy not checked", "vllm#42833", CACHE},

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "../rope_engine.h"
+
 static const struct {
     const hm_fault *row;
     const int *count;
@@ -12,6 +14,7 @@ static const struct {
     {hm_fused_add_rms_norm_faults, &hm_fused_add_rms_norm_fault_count},
     {hm_rotary_embedding_faults, &hm_rotary_embedding_fault_count},
     {hm_concat_mla_q_faults, &hm_concat_mla_q_fault_count},
+    {hm_rope_table_faults, &hm_rope_table_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "../rope_engine.h"
+
 static const struct {
     const hm_variant *row;
     const int *count;
@@ -12,6 +14,7 @@ static const struct {
     {hm_fused_add_rms_norm_variants, &hm_fused_add_rms_norm_variant_count},
     {hm_rotary_embedding_variants, &hm_rotary_embedding_variant_count},
     {hm_concat_mla_q_variants, &hm_concat_mla_q_variant_count},
+    {hm_rope_table_variants, &hm_rope_table_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

@@ -16,7 +16,7 @@ extern "C" {
 typedef struct hm_rope_cache hm_rope_cache;
 
 /* Fills the master through hm_rope_table from table, whose out gives the shape only (dtype HM_F32, data NULL). On error *cache
- * is NULL. Errors: as hm_rope_table, and HM_NO_MEMORY. */
+ * is NULL. positions and factors are read here and not kept. Errors: as hm_rope_table, BAD_ARG (data is not NULL), NO_MEMORY. */
 HM_API hm_status hm_rope_cache_create(const hm_rope_table_args *table, hm_rope_cache **cache);
 HM_API void hm_rope_cache_destroy(hm_rope_cache *cache); /* NULL is fine; no thread may still use a view */
 

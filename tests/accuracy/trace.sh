@@ -214,6 +214,7 @@ for trace in "$data"/traces/*.safetensors; do
     run 0 replay "$trace"
     run 0 replay --fit-modes "$trace"
     run 0 replay --impl ref "$trace"
+    grep -q '\\"op\\": \\"rms_norm\\"' "$trace" || continue
     run 1 replay --impl fault:rms_norm.not_divided "$trace"
 done
 # What a trace states is checked against what it holds: other modes of the same length, other values, other eps.
@@ -232,15 +233,27 @@ run 2 replay misstated.safetensors && says "unknown key 'residual_raed'"
 misstated '\\"eps\\": 1e-06' '\\"eps\\": 1e-02' deepseek_v3
 run 1 replay --fit-modes misstated.safetensors
 grep -q 'no modes fit; nearest is' out || bad 'nothing fits, and the nearest modes are not named'
+misstated '\\"half_split\\", \\"round\\": \\"each\\"' '\\"half_split\\", \\"round\\": \\"once\\"' rope_gemma
+run 1 replay misstated.safetensors
+run 1 replay --fit-modes misstated.safetensors
+grep -q 'the recording follows pairing=half_split round=each' out || bad 'misstated round of a rotation is not named'
+misstated '\\"interleaved\\"' '\\"half_split\\" ' rope_interleaved
+run 1 replay --fit-modes misstated.safetensors
+grep -q 'the recording follows pairing=interleaved' out || bad 'misstated pairing is not named'
+misstated '\\"factor\\": 8.0' '\\"factor\\": 7.0' rope_table
+run 1 replay misstated.safetensors
 cp "$data/traces/torch_eager.safetensors" flipped.safetensors
 printf '\100' | dd of=flipped.safetensors bs=1 seek=$(($(stat -c %s flipped.safetensors) - 1)) conv=notrunc 2>/dev/null
 run 1 replay flipped.safetensors
 grep -q ' 1 failed' out || bad 'one changed element is not one failure'
 for trace in "$data"/traces/not_conforming/*.safetensors; do
     run 1 replay "$trace"
-    grep -q 'was written as f32; the contract says bf16' out || bad "replay $trace does not name the dtype"
     run 1 replay --fit-modes "$trace"
 done
+run 1 replay "$data/traces/not_conforming/mixed_weight.safetensors"
+grep -q 'was written as f32; the contract says bf16' out || bad 'the dtype of mixed_weight is not named'
+run 1 replay --fit-modes "$data/traces/not_conforming/rope.safetensors"
+grep -q '^\([0-9]*\) cases: 0 passed, \1 failed' out || bad 'a recording that does not conform passes'
 # ---- golden files ---------------------------------------------------------------------------------------------------------
 run 0 golden --check "$data/golden"
 cp "$data"/golden/*.safetensors . || bad 'no golden files'
