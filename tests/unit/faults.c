@@ -181,23 +181,23 @@ static bool same_numbers(const double *a, const double *b, int64_t n) {
 
 /* The evaluator without a variation is the contract: the values of ref, and nothing else touched. */
 Test(faults, no_variation_is_the_contract, .timeout = 120) {
-    static const hm_norm_variation none;
+    static const _Alignas(16) char none[4096]; /* a variation of any op: all of its fields are 0 */
     char why[512];
     hm_case_list list = {0};
     int compared = 0;
     cr_assert_eq(hm_cases_of_suite(HM_SMOKE, NULL, 1, &list, why, sizeof why), 0, "%s", why);
     for (int i = 0; i < list.n; i++) {
-        char id[64];
+        int f = 0;
         hm_call *call;
         hm_dtype written[HM_MAX_ARGS] = {0};
         if (list.spec[i].expect != HM_OK) continue;
-        snprintf(id, sizeof id, "%s.zeros", list.spec[i].op->name);
+        while (strcmp(hm_fault_at(f)->op, list.spec[i].op->name)) f++;
         cr_assert_eq(hm_call_from_case(&list.spec[i], &call, why, sizeof why), HM_OK, "%s", why);
         cr_assert_eq(call->op->ref(call->args), HM_OK);
         int64_t n, m;
         double *ref = numbers(call, &n);
         hm_call_reset(call);
-        cr_assert_eq(hm_fault_named(id)->run(&none, call->args, written), HM_OK);
+        cr_assert_eq(hm_fault_at(f)->run(none, call->args, written), HM_OK);
         double *ours = numbers(call, &m);
         cr_expect(n == m && same_numbers(ref, ours, n), "other values than ref: %s", list.spec[i].line);
         free(ref);
