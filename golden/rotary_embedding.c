@@ -164,7 +164,8 @@ static double ieee(const rule *r, const operands *o) {
 static void put_special(const rule *r, const operands *o, double y, hm_golden_row *out, int64_t i) {
     double u = o->a * o->b, v = o->p * o->q;
     bool overflows = !r->each && ((isfinite(u) && isinf((float)u)) || (isfinite(v) && isinf((float)v)));
-    bool free = r->f32 && (is_small(o) || overflows);
+    bool nan = isnan(o->a) || isnan(o->b) || isnan(o->p) || isnan(o->q); /* NaN, whatever else happens */
+    bool free = r->f32 && !nan && (is_small(o) || overflows);
     out->lo[i] = out->hi[i] = free && isnan(y) ? 0 : y;
     out->flags[i] = (unsigned char)(free ? HM_GOLD_RANGE_FREE : isnan(y) ? HM_GOLD_NAN : 0);
 }
