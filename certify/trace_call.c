@@ -4,6 +4,7 @@
 
 #include "../op/check.h"
 #include "../op/dtype.h"
+#include "shape.h"
 #include "trace.h"
 
 /* Outputs that the caller's args need before a call exists: addresses of their own, of the right size. */
@@ -32,15 +33,24 @@ static hm_dtype first_dtype(const hm_op_info *op, const void *args, int i) {
     return HM_DTYPE_NONE;
 }
 
-/* Output i of args: contiguous, shaped as recorded or else as the input that the table gives the same shape. */
+/* Output i of args: contiguous, shaped as recorded or else as the inputs' shapes say; absent if they leave it open. */
 static bool place_output(const hm_trace_call *c, void *args, int i, scratch *s) {
     const hm_op_info *op = c->op;
     hm_tensor like = c->out[i], *t = hm_arg_tensor(op, args, i);
-    for (int j = 0; !c->recorded[i] && j < op->nargs && like.dtype == HM_DTYPE_NONE; j++)
-        if (op->args[j].direction != HM_OUT && strcmp(op->args[j].shape, op->args[i].shape) == 0)
-            like = *hm_arg_tensor(op, args, j);
+    if (!c->recorded[i]) {
+        hm_symbols symbols = {.leading = -1};
+        const char *unknown;
+        size_t length;
+        for (int j = 0; j < op->nargs; j++) {
+            const hm_tensor *in = hm_arg_tensor(op, args, j);
+            if (op->args[j].direction != HM_OUT && in->dtype != HM_DTYPE_NONE)
+                hm_symbols_bind(&symbols, op->args[j].shape, in->ndim, in->shape);
+        }
+        like.ndim = hm_symbols_shape(&symbols, op->args[i].shape, like.shape, &unknown, &length);
+        like.dtype = like.ndim ? first_dtype(op, args, i) : HM_DTYPE_NONE;
+    }
     if (like.dtype == HM_DTYPE_NONE) return true;
-    *t = hm_tensor_of(NULL, c->recorded[i] ? c->out[i].dtype : first_dtype(op, args, i), like.ndim, like.shape);
+    *t = hm_tensor_of(NULL, like.dtype, like.ndim, like.shape);
     s->memory[i] = t->data = calloc((size_t)hm_tensor_elements(t) + 1, 8); /* 8: for any dtype that it may become */
     return t->data != NULL;
 }
