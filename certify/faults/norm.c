@@ -8,7 +8,7 @@
 #include "../../op/dtype.h"
 #include "norm_parts.h"
 
-/* ---- one row --------------------------------------------------------------------------------------------------- */
+/* ---- one row ---- */
 
 typedef struct {
     double *x, *r, *sum, *variance, *norm, *weight, *residual, *y; /* [hidden] each */
@@ -196,7 +196,7 @@ int hm_norm_arg(const char *op, const char *name) {
     return i;
 }
 
-/* ---- the call --------------------------------------------------------------------------------------------------- */
+/* ---- the call ---- */
 
 /* Whether the missing check of v is the one that refused the call. */
 static bool overlooked(const hm_norm_variation *v, const hm_norm_call *c, hm_status status) {

@@ -77,7 +77,7 @@ double hm_fault_load_bytes_as(const hm_tensor *t, int64_t byte, hm_dtype dtype) 
     return hm_load(dtype, (char *)hm_fault_at_offset(t, s.first) + byte % (bytes - size + 1) / size * size);
 }
 
-/* ---- rounding ------------------------------------------------------------------------------------------------- */
+/* ---- rounding ---- */
 
 double hm_fault_toward_zero(hm_dtype t, double v) {
     double r = hm_round_to(t, v);
@@ -136,7 +136,7 @@ double hm_fault_stored(const hm_norm_variation *v, hm_dtype t, double y) {
     return y;
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 static double special(const hm_norm_variation *v, hm_dtype t, double x) {
     if (v->specials == SPECIALS_NAN_IS_ZERO && isnan(x)) return 0;
