@@ -1,4 +1,4 @@
-/* embedded.h: text files, compiled in: <op>.cases for every op and kills.json of data/cases, <op>.bench of tests/perf. */
+/* embedded.h: text files that are compiled in: <op>.cases and kills.json of data/cases, <op>.bench of tests/perf. */
 #ifndef HM_EMBEDDED_H
 #define HM_EMBEDDED_H
 

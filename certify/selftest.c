@@ -12,7 +12,7 @@
 #include "../op/dtype.h"
 #include "elements.h"
 
-/* ---- cases ----------------------------------------------------------------------------------- */
+/* ---- cases ---- */
 
 static int keep(const hm_case_spec *spec, void *context) {
     hm_case_list *list = context;
@@ -41,7 +41,7 @@ int hm_cases_outside(const char *op, uint64_t seed, hm_case_list *to, char *why,
     return result;
 }
 
-/* ---- truth ----------------------------------------------------------------------------------- */
+/* ---- truth ---- */
 
 static bool is_output(const hm_call *call, int arg) {
     return call->op->args[arg].direction != HM_IN && call->tensor[arg].dtype != HM_DTYPE_NONE;

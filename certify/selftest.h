@@ -16,8 +16,7 @@ typedef struct {
     void *context;
 } hm_selftest_options;
 
-/* ---- cases
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- cases ---- */
 
 typedef struct {
     hm_case_spec *spec;
@@ -28,8 +27,7 @@ typedef struct {
 int hm_cases_of_suite(hm_suite suite, const char *op, uint64_t seed, hm_case_list *to, char *why, size_t size);
 int hm_cases_outside(const char *op, uint64_t seed, hm_case_list *to, char *why, size_t size);
 
-/* ---- truth: golden for every output of a call, kept
- * ------------------------------------------------------------------------ */
+/* ---- truth: golden for every output of a call, kept ---- */
 
 typedef struct {
     int arg;
@@ -58,8 +56,7 @@ int64_t hm_truth_outside(hm_truth *truth, const hm_call *call);
 /* Over the bits of all output elements. */
 uint64_t hm_truth_hash(const hm_call *call);
 
-/* ---- kills
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- kills ---- */
 
 typedef struct {
     char line[HM_CASE_MAX];
@@ -94,8 +91,7 @@ bool hm_kills_current(const hm_kills *kills);
 /* The verdict of the judge, as a user meets it (--impl fault:ID), on one case: true if it is fail or out_of_class. */
 bool hm_kills_confirm(const hm_fault *fault, const char *line, char *why, size_t size);
 
-/* ---- false alarms
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- false alarms ---- */
 
 typedef struct {
     int64_t cases, elements;  /* judged */
@@ -117,8 +113,7 @@ typedef struct {
 hm_status hm_alarms_run(const hm_selftest_options *options, int64_t elements, hm_alarms *alarms);
 void hm_alarms_free(hm_alarms *alarms);
 
-/* ---- tiers
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- tiers ---- */
 
 typedef struct {
     int64_t cases, elements;

@@ -15,8 +15,7 @@
 #include "judge.h"
 #include "selftest.h"
 
-/* ---- allclose
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- allclose ---- */
 
 /* All elements of all outputs as numbers, in order. */
 static double *outputs_of(const hm_call *call, int64_t elements) {
@@ -41,8 +40,7 @@ static bool allclose(const double *got, const double *want, int64_t n) {
     return true;
 }
 
-/* ---- one case
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- one case ---- */
 
 typedef struct {
     hm_call *call;
@@ -146,8 +144,7 @@ static hm_status one_case(const hm_case_spec *spec, int index, hm_kill_row *row,
     return status;
 }
 
-/* ---- the matrix
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- the matrix ---- */
 
 static void find_smallest(hm_kills *kills) {
     for (int f = 0; f < hm_fault_count(); f++) {

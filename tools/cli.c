@@ -247,6 +247,7 @@ int hm_run_finish(const hm_run_options *o, hm_report *r) {
         signal(SIGTERM, SIG_IGN);
         hm_status status = hm_report_write(r, o->out, why, sizeof why);
         if (status != HM_OK) hm_die(status == HM_INTERNAL ? HM_EXIT_INTERNAL : HM_EXIT_USAGE, "%s", why);
+        fflush(stdout);
         fprintf(stderr, "%s: wrote certificate.json, junit.xml and summary.md in %s\n", verb, o->out);
     }
     return code;

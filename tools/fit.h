@@ -11,8 +11,8 @@
 void hm_modes_text(const hm_op_info *op, const void *args, unsigned only, char *text, size_t size);
 void hm_mode_set(const hm_param_info *p, void *args, int value);
 
-/* Judges what was recorded for c with the modes that c has now. exact_dtype: returns false, and judges nothing, if those
- * are illegal for the call or do not give the dtypes that were recorded. */
+/* Judges what was recorded for c with the modes that c has now. exact_dtype: returns false, and judges nothing, if
+ * those are illegal for the call or do not give the dtypes that were recorded. */
 typedef bool hm_fit_judge(void *context, const hm_trace_call *c, bool exact_dtype, hm_verdict *v);
 
 /* Judges c under every combination of modes. A recording follows those that hold every element in the required class

@@ -8,7 +8,7 @@
 #include "../../op/dtype.h"
 #include "norm_parts.h"
 
-/* ---- one row --------------------------------------------------------------------------------------------------- */
+/* ---- one row ---- */
 
 typedef struct {
     double *x, *r, *sum, *variance, *norm, *weight, *residual, *y; /* [hidden] each */
@@ -189,7 +189,7 @@ static void one_row(const hm_norm_variation *v, const hm_norm_call *c, int64_t r
         write_out(v, c, &c->out, row, n, v->effect == EFFECT_OUTPUTS_SWAPPED ? s->sum : s->y);
 }
 
-/* ---- the call --------------------------------------------------------------------------------------------------- */
+/* ---- the call ---- */
 
 /* Whether the missing check of v is the one that refused the call. */
 static bool overlooked(const hm_norm_variation *v, const hm_norm_call *c, hm_status status) {

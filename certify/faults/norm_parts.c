@@ -38,7 +38,7 @@ double hm_fault_stored(const hm_norm_variation *v, hm_dtype t, double y) {
     return y;
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 static double special(const hm_norm_variation *v, hm_dtype t, double x) {
     if (v->specials == SPECIALS_NAN_IS_ZERO && isnan(x)) return 0;

@@ -98,7 +98,7 @@ static float element(const hm_norm_variant *v, const hm_norm_variant_call *c, fl
     if (c->round == HM_ROUND_NORM_FIRST) return f(v, (float)hm_round_to(c->x.dtype, (double)scaled) * w);
     if (v->product == PRODUCT_WEIGHT_TIMES_SCALE) return f(v, x * f(v, rs * w));
     if (v->product == PRODUCT_WEIGHT_FIRST) return f(v, f(v, x * w) * rs);
-    if (v->fma && c->weight_form == HM_WEIGHT_ONE_PLUS) return f(v, fmaf(scaled, *weight, scaled));
+    /* not fmaf(scaled, weight, scaled) for 1 + weight: inf * w + inf is NaN where inf * (1 + w) is not */
     return f(v, scaled * w);
 }
 

@@ -18,7 +18,7 @@ typedef struct {
         SUM_F64,
     } sum;
     int width, chunk;
-    bool fma;             /* squares, the mean with eps, and x*rs*(1 + w) contracted */
+    bool fma;             /* squares, and the mean with eps, contracted */
     bool mean_multiplies; /* by 1/V, instead of dividing by V */
     enum {
         ROOT_RECIPROCAL = 0, /* 1 / sqrt */

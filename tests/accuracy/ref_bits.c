@@ -1,6 +1,6 @@
-/* ref_bits [ISA]: runs every dtype and mode of the ref implementations on made-up inputs and prints one hash a line. The
- * output must be the same on every CPU, instruction set and thread count; what compares it: tests/accuracy/ref_bits.sh.
- * Needs nothing but libhallmark, so that it also builds for another architecture. */
+/* ref_bits [ISA]: runs every dtype and mode of the ref implementations on made-up inputs and prints one hash a line.
+ * The output must be the same on every CPU, instruction set and thread count; what compares it:
+ * tests/accuracy/ref_bits.sh. Needs nothing but libhallmark, so that it also builds for another architecture. */
 #include <hallmark/fused_add_rms_norm.h>
 #include <hallmark/rms_norm.h>
 #include <stdio.h>
@@ -50,7 +50,8 @@ static hm_tensor tensor(void *data, hm_dtype dtype, int ndim) {
 
 static char x[4 * ELEMENTS], residual[4 * ELEMENTS], weight[4 * HIDDEN], out[4 * ELEMENTS], residual_out[4 * ELEMENTS];
 
-static int run(hm_dtype dtype, hm_dtype weight_dtype, hm_round round, hm_weight_form form, int fused, int read, int wide) {
+static int run(hm_dtype dtype, hm_dtype weight_dtype, hm_round round, hm_weight_form form, int fused, int read,
+               int wide) {
     hm_dtype residual_dtype = wide ? HM_F32 : dtype;
     memset(out, 0, sizeof out), memset(residual_out, 0, sizeof residual_out);
     fill(x, dtype, ELEMENTS, ELEMENTS - HIDDEN);
@@ -59,10 +60,10 @@ static int run(hm_dtype dtype, hm_dtype weight_dtype, hm_round round, hm_weight_
     hm_tensor tx = tensor(x, dtype, 2), tw = tensor(weight, weight_dtype, 1), to = tensor(out, dtype, 2);
     hm_status status;
     if (fused)
-        status = hm_fused_add_rms_norm_ref(
-            HM_ARGS(fused_add_rms_norm, .out = to, .residual_out = tensor(residual_out, residual_dtype, 2), .x = tx,
-                    .residual = tensor(residual, residual_dtype, 2), .weight = tw, .eps = 1e-6, .round = round,
-                    .weight_form = form, .residual_read = (hm_residual_read)read, .residual_dtype = (hm_residual_dtype)wide));
+        status = hm_fused_add_rms_norm_ref(HM_ARGS(
+            fused_add_rms_norm, .out = to, .residual_out = tensor(residual_out, residual_dtype, 2), .x = tx,
+            .residual = tensor(residual, residual_dtype, 2), .weight = tw, .eps = 1e-6, .round = round,
+            .weight_form = form, .residual_read = (hm_residual_read)read, .residual_dtype = (hm_residual_dtype)wide));
     else
         status = hm_rms_norm_ref(
             HM_ARGS(rms_norm, .out = to, .x = tx, .weight = tw, .eps = 1e-6, .round = round, .weight_form = form));
@@ -71,8 +72,9 @@ static int run(hm_dtype dtype, hm_dtype weight_dtype, hm_round round, hm_weight_
         return 1;
     }
     printf("%s x=%s weight=%s round=%d weight_form=%d read=%d residual_f32=%d: %016llx %016llx\n",
-           fused ? "fused_add_rms_norm" : "rms_norm", hm_dtype_name(dtype), hm_dtype_name(weight_dtype), round, form, read,
-           wide, (unsigned long long)hash(out, sizeof out), (unsigned long long)hash(residual_out, sizeof residual_out));
+           fused ? "fused_add_rms_norm" : "rms_norm", hm_dtype_name(dtype), hm_dtype_name(weight_dtype), round, form,
+           read, wide, (unsigned long long)hash(out, sizeof out),
+           (unsigned long long)hash(residual_out, sizeof residual_out));
     return 0;
 }
 

@@ -1,4 +1,5 @@
-/* A program that knows an installed Hallmark alone: normalises one row and looks the result up in the description table. */
+/* A program that knows an installed Hallmark alone: normalises one row and looks the result up in the description
+ * table. */
 #include <hallmark/op.h>
 #include <hallmark/rms_norm.h>
 #include <stdio.h>

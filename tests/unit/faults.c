@@ -131,7 +131,7 @@ Test(faults, committed_matrix_has_the_cases_of_the_suite) {
 
 /* The whole matrix is compared by `hallmark selftest`; here a sample of it, so that a change of a fault is seen at
  * once. */
-Test(faults, committed_matrix_is_current_on_a_sample, .timeout = 120) {
+Test(faults, committed_matrix_is_current_on_a_sample, .timeout = 900) {
     char why[512];
     hm_case_list list = {0}, sample = {0};
     hm_kills now;
@@ -180,7 +180,7 @@ static bool same_numbers(const double *a, const double *b, int64_t n) {
 }
 
 /* The evaluator without a variation is the contract: the values of ref, and nothing else touched. */
-Test(faults, no_variation_is_the_contract, .timeout = 120) {
+Test(faults, no_variation_is_the_contract, .timeout = 900) {
     static const _Alignas(16) char none[4096]; /* a variation of any op: all of its fields are 0 */
     char why[512];
     hm_case_list list = {0};
@@ -253,7 +253,7 @@ Test(variants, rows_are_complete) {
 }
 
 /* The draw of cases and the judging of variants, in small; `hallmark selftest` judges 10^8 elements. */
-Test(variants, are_not_accused, .timeout = 120) {
+Test(variants, are_not_accused, .timeout = 900) {
     for (int o = 0; o < hm_op_count(); o++) {
         hm_alarms alarms;
         cr_assert_eq(hm_alarms_run(&(hm_selftest_options){.op = hm_op_at(o)->name, .seed = 1}, 1000000, &alarms),

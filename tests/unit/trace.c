@@ -1,4 +1,5 @@
-/* The reader and writer of traces: what is written comes back, layouts are kept, and no damage to a file goes unnoticed or crashes. */
+/* The reader and writer of traces: what is written comes back, layouts are kept, and no damage to a file goes unnoticed
+ * or crashes. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -10,7 +11,8 @@
 
 #include "certify/trace.h"
 
-static const char attrs[] = "\"attrs\":{\"eps\":1e-5,\"round\":\"norm_first\",\"weight_form\":\"plain\",\"variance_size\":3}";
+static const char attrs[] =
+    "\"attrs\":{\"eps\":1e-5,\"round\":\"norm_first\",\"weight_form\":\"plain\",\"variance_size\":3}";
 
 typedef struct {
     void *bytes;
@@ -92,12 +94,13 @@ Test(trace, the_writer_is_deterministic_and_aligns) {
     free(a.bytes), free(b.bytes);
 }
 
-/* Whatever the end of the file cuts off is missed; whatever byte is another, the reader either refuses with a sentence or gives
- * calls that are safe to use. */
+/* Whatever the end of the file cuts off is missed; whatever byte is another, the reader either refuses with a sentence
+ * or gives calls that are safe to use. */
 Test(trace, every_truncation_is_refused) {
     file f = simple();
     for (size_t n = 0; n < f.size; n++) {
-        char why[256] = "", *cut = malloc(n ? n : 1); /* its own allocation, so that a sanitizer sees one byte too many */
+        char why[256] = "",
+             *cut = malloc(n ? n : 1); /* its own allocation, so that a sanitizer sees one byte too many */
         memcpy(cut, f.bytes, n);
         cr_assert_null(hm_trace_open_bytes(cut, n, "test", why, sizeof why), "%zu of %zu bytes", n, f.size);
         cr_assert_gt(strlen(why), 10);
@@ -130,7 +133,8 @@ Test(trace, no_changed_byte_crashes) {
             hm_trace *trace = hm_trace_open_bytes(bytes, f.size, "test", why, sizeof why);
             if (trace) use(trace), opened++;
             else cr_assert_gt(strlen(why), 10);
-            for (char *c = why; *c; c++) cr_assert((unsigned char)*c >= ' ' && *c != 0x7f, "a control character in '%s'", why);
+            for (char *c = why; *c; c++)
+                cr_assert((unsigned char)*c >= ' ' && *c != 0x7f, "a control character in '%s'", why);
             hm_trace_close(trace);
             bytes[at] = before;
         }
@@ -152,8 +156,9 @@ Test(trace, misaligned_tensors_are_read) {
     free(shifted), free(f.bytes);
 }
 
-#define VIEW(field, offset, shape, stride) \
-    "\"" field "\":{\"storage\":\"c0/buf\",\"dtype\":\"F32\",\"offset\":" offset ",\"shape\":" shape ",\"stride\":" stride "}"
+#define VIEW(field, offset, shape, stride)                                                           \
+    "\"" field "\":{\"storage\":\"c0/buf\",\"dtype\":\"F32\",\"offset\":" offset ",\"shape\":" shape \
+    ",\"stride\":" stride "}"
 
 static file viewed(const char *views) {
     char rest[1024];
@@ -176,8 +181,8 @@ Test(trace, views_keep_offset_and_strides) {
 }
 
 Test(trace, views_must_stay_inside_their_storage) {
-    refused(viewed(VIEW("x", "7", "[2,3]", "[3,1]")), "reaches outside");          /* one past the end */
-    refused(viewed(VIEW("x", "4", "[2,3]", "[-3,-1]")), "reaches outside");        /* one before the start */
+    refused(viewed(VIEW("x", "7", "[2,3]", "[3,1]")), "reaches outside");   /* one past the end */
+    refused(viewed(VIEW("x", "4", "[2,3]", "[-3,-1]")), "reaches outside"); /* one before the start */
     refused(viewed(VIEW("x", "0", "[2,3]", "[6148914691236517205,1]")), "reaches outside");
     refused(viewed(VIEW("x", "0", "[2147483648,3]", "[0,0]")), "more than 2^32 bytes");
     file f = viewed(VIEW("x", "6", "[2,3]", "[3,1]"));
@@ -198,7 +203,8 @@ Test(trace, an_output_written_over_an_input_says_so) {
     cr_assert_eq(hm_trace_call_open(c, "test", &call, written, why, sizeof why), HM_OK, "%s", why);
     hm_trace_call_fill(c, call);
     const hm_rms_norm_args *made = call->args;
-    cr_assert_eq(made->out.data, made->x.data); /* what lies there now is what was recorded; golden has the input before */
+    cr_assert_eq(made->out.data,
+                 made->x.data); /* what lies there now is what was recorded; golden has the input before */
     cr_assert_eq(((float *)made->x.data)[4], numbers[3]);
     cr_assert_eq(((float *)((hm_rms_norm_args *)call->golden_args)->x.data)[3], numbers[5]);
     cr_assert(hm_call_effects(call, false, why, sizeof why), "%s", why);
@@ -229,8 +235,9 @@ Test(trace, a_recording_of_another_dtype_is_named) {
 
 /* Modes that change an output's dtype are followed, whether that output was recorded or not. */
 Test(trace, outputs_take_the_dtype_that_the_modes_say) {
-    static const char rest[] = "\"attrs\":{\"eps\":0,\"round\":\"once\",\"weight_form\":\"plain\",\"residual_read\":\"rounded\","
-                               "\"residual_dtype\":\"f32_for_f16\",\"variance_size\":0}";
+    static const char rest[] =
+        "\"attrs\":{\"eps\":0,\"round\":\"once\",\"weight_form\":\"plain\",\"residual_read\":\"rounded\","
+        "\"residual_dtype\":\"f32_for_f16\",\"variance_size\":0}";
     uint16_t half[] = {0x3c00, 0x4000, 0x4200, 0x4400};
     hm_trace_writer *w = hm_trace_writer_new();
     hm_trace_writer_tensor(w, "c0/x", HM_F16, 2, (int64_t[]){2, 2}, half);
