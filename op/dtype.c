@@ -1,6 +1,7 @@
 #include "dtype.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "isa.h"
@@ -176,3 +177,60 @@ double hm_next_up(hm_dtype dtype, double v) {
     return r > hm_dtype_max(dtype) ? INFINITY : r;
 }
 double hm_next_down(hm_dtype dtype, double v) { return -hm_next_up(dtype, -v); }
+
+/* ---- 8 bits -------------------------------------------------------------------------------------------------------------------- */
+
+static const struct format8 {
+    int precision, emin;
+    double max;
+    uint8_t largest, nan, infinity; /* codes without a sign; infinity: what IEEE overflow gives */
+    bool signed_nan;                /* NaN and infinity take the sign of what overflows */
+} formats8[] = {
+    [HM_F8E4M3] = {4, -6, 448, 0x7E, 0x7F, 0x7F, true},
+    [HM_F8E4M3FNUZ] = {4, -7, 240, 0x7F, 0x80, 0x80, false},
+    [HM_F8E5M2] = {3, -14, 57344, 0x7B, 0x7E, 0x7C, true},
+};
+
+static bool is_format8(hm_dtype dtype) { return dtype == HM_F8E4M3 || dtype == HM_F8E4M3FNUZ || dtype == HM_F8E5M2; }
+
+static uint8_t store_e8m0(double v, hm_overflow overflow) {
+    if (v != v || v < 0) return 0xFF;
+    if (v < 0x1.8p-127) return 0;
+    if (v >= 0x1.8p127) return overflow == HM_OVERFLOW_SATURATE ? 0xFE : 0xFF;
+    uint64_t b = bits64(v); /* normal: the carry of the first fraction bit rounds the exponent */
+    return (uint8_t)((b + (UINT64_C(1) << 51)) >> 52) - (1023 - 127);
+}
+
+uint8_t hm_store8(hm_dtype dtype, double v, hm_overflow overflow) {
+    if (dtype == HM_E8M0) return store_e8m0(v, overflow);
+    if (!is_format8(dtype)) return 0;
+    const struct format8 *f = &formats8[dtype];
+    if (v != v) return f->nan;
+    uint8_t sign = bits64(v) >> 63 ? 0x80 : 0;
+    double r = value64(bits64(round_value(v, f->precision, f->emin, f->max)) & INT64_MAX);
+    if (r == INFINITY) {
+        if (overflow == HM_OVERFLOW_SATURATE) return sign | f->largest;
+        return f->signed_nan ? sign | f->infinity : f->infinity;
+    }
+    if (r == 0) return dtype == HM_F8E4M3FNUZ ? 0 : sign;
+    /* In units of the smallest subnormal: an integer below 2^precision for the lowest two binades, a float above. */
+    double unit = value64((uint64_t)(f->emin - f->precision + 1 + 1023) << 52), smallest = value64((uint64_t)(f->emin + 1023) << 52);
+    if (r < smallest) return sign | (uint8_t)(r / unit);
+    uint64_t b = bits64(r) >> (53 - f->precision);
+    return sign | (uint8_t)(b - ((uint64_t)(f->emin - 1 + 1023) << (f->precision - 1)));
+}
+
+double hm_load8(hm_dtype dtype, uint8_t code) {
+    if (dtype == HM_E8M0) return code == 0xFF ? NAN : value64((uint64_t)(code - 127 + 1023) << 52);
+    if (!is_format8(dtype)) return NAN;
+    const struct format8 *f = &formats8[dtype];
+    uint8_t magnitude = code & 0x7F;
+    if (dtype == HM_F8E4M3FNUZ ? code == f->nan : magnitude > f->largest) {
+        if (dtype == HM_F8E5M2 && magnitude == f->infinity) return code & 0x80 ? -INFINITY : INFINITY;
+        return NAN;
+    }
+    int bits = f->precision - 1, exponent = magnitude >> bits, fraction = magnitude & ((1 << bits) - 1);
+    double unit = value64((uint64_t)((exponent ? exponent - 1 : 0) + f->emin - bits + 1023) << 52);
+    double v = (double)(fraction + (exponent ? 1 << bits : 0)) * unit;
+    return code & 0x80 ? -v : v;
+}

@@ -1,4 +1,4 @@
-/* The long tier's proof of the converters: all 2^32 f32 values, as binary64, stored in f16, bf16 and f32; all 2^16
+/* The long tier's proof of the converters: all 2^32 f32 values, as binary64, stored in f16, bf16, f32 and the four 8-bit dtypes; all 2^16
  * codes of f16 and bf16 loaded; and binary64 values that no f32 holds (2^24 a dtype, half of them midpoints or beside
  * one) against MPFR. The expected values come from integer arithmetic on the f32 code that shares nothing with
  * op/dtype.c, from the CPU's own converters where it has them (F16C), and from MPFR. Prints one line a target; exit 1
@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <mpfr.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,51 @@ static int64_t all_f32(hm_dtype dtype, int bits, int bias) {
             double rounded = hm_round_to(dtype, v[i]), back = hm_load(dtype, &one);
             bad += one != got[i] || (rounded != back && !(isnan(rounded) && isnan(back)));
         }
+    }
+    return bad;
+}
+
+/* f32 code to an 8-bit code, in integers. largest: the code of the largest value; over: what IEEE overflow gives. */
+static uint8_t narrow8(uint32_t code, int bits, int bias, uint32_t largest, uint32_t over, hm_dtype dtype, bool saturate) {
+    uint32_t sign = code >> 31 << 7, exponent = code >> 23 & 255, fraction = code & 0x7FFFFF;
+    if (exponent == 255 && fraction) return dtype == HM_F8E4M3 ? 0x7F : dtype == HM_F8E5M2 ? 0x7E : 0x80;
+    int e = exponent ? (int)exponent : 1, target = e - 127 + bias;
+    uint32_t significand = fraction | (exponent ? 0x800000u : 0), r;
+    if (target > 60) r = 0xFFFF;
+    else if (target >= 1) r = ((uint32_t)target << bits) + shift_rounded(significand, 23 - bits) - (1u << bits);
+    else r = shift_rounded(significand, 23 - bits + 1 - target);
+    if (r > largest) return (uint8_t)(saturate ? sign | largest : dtype == HM_F8E4M3FNUZ ? over : sign | over);
+    return (uint8_t)(dtype == HM_F8E4M3FNUZ && r == 0 ? 0 : sign | r);
+}
+
+/* Nearest power of two, a tie upward, by comparing the fraction with one half; f32 subnormals are 2^-127 or its neighbour. */
+static uint8_t narrow_e8m0(uint32_t code, bool saturate) {
+    uint32_t exponent = code >> 23 & 255, fraction = code & 0x7FFFFF;
+    if ((exponent == 255 && fraction) || (code >> 31 && code != 0x80000000u)) return 0xFF;
+    uint32_t r = exponent + (exponent ? fraction >= 0x400000u : fraction >= 0x600000u);
+    return (uint8_t)(r < 255 ? r : saturate ? 254 : 255);
+}
+
+static int64_t all_f32_in_8(hm_dtype dtype, int bits, int bias, uint32_t largest, uint32_t over) {
+    int64_t bad = 0;
+#pragma omp parallel for schedule(static) reduction(+ : bad)
+    for (int64_t code = 0; code < INT64_C(1) << 32; code++) {
+        double v = (double)value32((uint32_t)code);
+        for (int saturate = 0; saturate < 2; saturate++) {
+            uint8_t want = dtype == HM_E8M0 ? narrow_e8m0((uint32_t)code, saturate)
+                                            : narrow8((uint32_t)code, bits, bias, largest, over, dtype, saturate);
+            bad += hm_store8(dtype, v, saturate ? HM_OVERFLOW_SATURATE : HM_OVERFLOW_IEEE) != want;
+        }
+    }
+    return bad;
+}
+
+/* Every code that stands for a number comes back from its value. */
+static int64_t all_codes_8(hm_dtype dtype) {
+    int64_t bad = 0;
+    for (int code = 0; code < 256; code++) {
+        double v = hm_load8(dtype, (uint8_t)code);
+        bad += !isnan(v) && hm_store8(dtype, v, HM_OVERFLOW_IEEE) != code;
     }
     return bad;
 }
@@ -169,6 +215,11 @@ int main(void) {
     bad += line("all 2^32 f32 values to f16", all_f32(HM_F16, 10, 15));
     bad += line("all 2^32 f32 values to bf16", all_f32(HM_BF16, 7, 127));
     bad += line("all 2^32 f32 values to f32", all_f32_in_f32());
+    bad += line("all 2^32 f32 values to f8e4m3, both overflows", all_f32_in_8(HM_F8E4M3, 3, 7, 0x7E, 0x7F));
+    bad += line("all 2^32 f32 values to f8e4m3fnuz", all_f32_in_8(HM_F8E4M3FNUZ, 3, 8, 0x7F, 0x80));
+    bad += line("all 2^32 f32 values to f8e5m2", all_f32_in_8(HM_F8E5M2, 2, 15, 0x7B, 0x7C));
+    bad += line("all 2^32 f32 values to e8m0", all_f32_in_8(HM_E8M0, 0, 0, 0, 0));
+    bad += line("all 8-bit codes and back", all_codes_8(HM_F8E4M3) + all_codes_8(HM_F8E4M3FNUZ) + all_codes_8(HM_F8E5M2) + all_codes_8(HM_E8M0));
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2")) /* then it has F16C too, a name that clang 14 does not take here */
         bad += line("the expected f16 codes, by the CPU's converter", hardware_f16());
