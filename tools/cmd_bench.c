@@ -85,7 +85,11 @@ static size_t least_bytes(const hm_call *call) {
     for (int i = 0; i < call->op->nargs; i++) {
         const hm_tensor *t = hm_arg_tensor(call->op, call->args, i);
         size_t n = t->dtype == HM_DTYPE_NONE ? 0 : hm_dtype_size(t->dtype);
-        for (int d = 0; d < t->ndim && n; d++) n *= t->stride[d] || t->shape[d] == 0 ? (size_t)t->shape[d] : 1;
+        for (int d = 0; d < t->ndim && n; d++) {
+            size_t extent = t->stride[d] || t->shape[d] == 0 ? (size_t)t->shape[d] : 1;
+            n *= d == 0 && call->sparse[i] ? (size_t)call->live_count[i]
+                                           : extent; /* of a large table the rows that are named */
+        }
         bytes += call->op->args[i].direction == HM_INOUT ? 2 * n : n;
     }
     return bytes;

@@ -3,6 +3,7 @@
  * tests/accuracy/ref_bits.sh. Needs nothing but libhallmark, so that it also builds for another architecture. */
 #include <hallmark/fused_add_rms_norm.h>
 #include <hallmark/rms_norm.h>
+#include <hallmark/rotary_embedding.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,28 @@ static int run(hm_dtype dtype, hm_dtype weight_dtype, hm_round round, hm_weight_
     return 0;
 }
 
+/* 3 tokens with 5 heads of 258, of which 254 elements, from the fourth on, are rotated by rows of a made-up table. */
+static int rotate(hm_dtype dtype, hm_dtype table_dtype, hm_rotary_round round, hm_pairing pairing) {
+    enum { TOKENS = 3, HEADS = 5, HEAD_SIZE = 258, ROTARY = 254, TABLE = 4 };
+    int64_t positions[TOKENS] = {3, 0, 2};
+    memset(out, 0, sizeof out);
+    fill(x, dtype, TOKENS * HEADS * HEAD_SIZE, TOKENS * HEADS * HEAD_SIZE - HEAD_SIZE);
+    fill(residual, table_dtype, TABLE * ROTARY, TABLE * ROTARY);
+    const int64_t shape[] = {TOKENS, HEADS, HEAD_SIZE};
+    hm_status status = hm_rotary_embedding_ref(HM_ARGS(
+        rotary_embedding, .query_out = hm_tensor_of(out, dtype, 3, shape), .query = hm_tensor_of(x, dtype, 3, shape),
+        .positions = hm_tensor_of(positions, HM_I64, 1, (int64_t[]){TOKENS}),
+        .cos_sin_cache = hm_tensor_of(residual, table_dtype, 2, (int64_t[]){TABLE, ROTARY}), .round = round,
+        .pairing = pairing, .rope_dim_offset = 3));
+    if (status != HM_OK) {
+        fprintf(stderr, "ref_bits: %s: %s\n", hm_status_name(status), hm_error());
+        return 1;
+    }
+    printf("rotary_embedding query=%s cos_sin_cache=%s round=%d pairing=%d: %016llx\n", hm_dtype_name(dtype),
+           hm_dtype_name(table_dtype), round, pairing, (unsigned long long)hash(out, sizeof out));
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && hm_isa_limit(argv[1]) != HM_OK) {
         fprintf(stderr, "ref_bits: %s\n", hm_error());
@@ -95,5 +118,9 @@ int main(int argc, char **argv) {
                             failed |= run(dtypes[d], (hm_dtype[]){HM_DTYPE_NONE, HM_F32, dtypes[d]}[w],
                                           mode == 1 ? HM_ROUND_NORM_FIRST : HM_ROUND_ONCE,
                                           mode == 2 ? HM_WEIGHT_ONE_PLUS : HM_WEIGHT_PLAIN, fused, read, wide);
+    for (int d = 0; d < 3; d++)
+        for (int mode = 0; mode < 8; mode++)
+            failed |= rotate(dtypes[d], mode & 4 ? HM_F32 : dtypes[d], (hm_rotary_round)(mode & 1),
+                             (hm_pairing)(mode >> 1 & 1));
     return failed;
 }
