@@ -62,7 +62,7 @@ static void copy_elements(const hm_tensor *from, const hm_tensor *to) {
                (const char *)from->data + hm_view_offset(from, i * run) * size, (size_t)(run * size));
 }
 
-/* ---- large tables ---------------------------------------------------------------------------- */
+/* ---- large tables ---- */
 
 static int arg_named(const hm_op_info *op, const char *name) {
     for (int i = 0; i < op->nargs; i++)

@@ -29,11 +29,12 @@ typedef struct {
     int nbuffers;
     int buffer_of[HM_MAX_ARGS]; /* -1: absent or no memory */
     int64_t rows[HM_MAX_ARGS];  /* product of the leading dimensions */
-    bool sparse[HM_MAX_ARGS];   /* a large table: only the rows that its index names are there, the rest is memory never touched */
+    bool sparse[HM_MAX_ARGS];   /* a large table: only the rows that its index names are there, the rest is memory never
+                                   touched */
     int64_t *live[HM_MAX_ARGS]; /* these rows, ascending, for a sparse argument */
     int64_t live_count[HM_MAX_ARGS];
-    uint64_t inputs_xxh3;       /* over name, dtype, shape and values of all inputs in table order */
-    hm_case_spec spec;          /* only if from_case */
+    uint64_t inputs_xxh3; /* over name, dtype, shape and values of all inputs in table order */
+    hm_case_spec spec;    /* only if from_case */
     bool from_case;
 } hm_call;
 
@@ -43,9 +44,9 @@ static inline const void *hm_call_args(const hm_call *call) {
 }
 
 /* Builds the call of a case: generates inputs, poisons outputs, fills everything else with a canary pattern.
- * Very large extents (row strides past 2^31) are sparse memory: only what is near an element is touched or checked. So are large
- * tables of which an index names some rows: only these are made, and looked at.
- * HM_NO_MEMORY, or HM_BAD_ARG with a sentence in why. */
+ * Very large extents (row strides past 2^31) are sparse memory: only what is near an element is touched or checked. So
+ * are large tables of which an index names some rows: only these are made, and looked at. HM_NO_MEMORY, or HM_BAD_ARG
+ * with a sentence in why. */
 hm_status hm_call_from_case(const hm_case_spec *spec, hm_call **call, char *why, size_t size);
 
 /* Builds a call around given arguments (a trace): copies inputs from args (which may have any strides) into guarded

@@ -12,7 +12,7 @@ const hm_generator *hm_generator_named(const char *name) {
     return NULL;
 }
 
-/* ---- filling a tensor ------------------------------------------------------------------------ */
+/* ---- filling a tensor ---- */
 
 static bool has_rows(const hm_op_info *op, int arg) {
     return op->args[arg].direction != HM_OUT && !strncmp(op->args[arg].shape, "...", 3);

@@ -8,7 +8,7 @@
 
 /* Only + - * / sqrt and exact powers of two are used, so the bits are the same on every machine. */
 
-/* ---- randomness ------------------------------------------------------------------------------ */
+/* ---- randomness ---- */
 
 uint32_t hm_hash_name(const char *text) {
     uint32_t h = 2166136261u; /* FNV-1a */
@@ -65,7 +65,7 @@ static void scaled_row(const hm_source *s, int64_t row, double scale, double *v)
     for (int64_t c = 0; c < s->n; c++) v[c] = s->role == WEIGHT ? usual_weight(s, row, c) : scale * gauss(s, row, c);
 }
 
-/* ---- indices, tables and the pairs that they rotate ------------------------------------------ */
+/* ---- indices, tables and the pairs that they rotate ---- */
 
 /* Every second index is one of the positions at which tables and types go wrong: 0, 1, the ends of 8 bits of precision,
  * the lengths of tables in use, and the last row. */
@@ -212,7 +212,7 @@ static void index_table(const hm_source *s, int64_t row, double *v) {
     for (int64_t c = 0; c < s->n; c++) v[c] = (double)((row % 8191 * 5 + c % 127 * 7 + c / 127) % 31 - 15) / 16;
 }
 
-/* ---- the generators -------------------------------------------------------------------------- */
+/* ---- the generators ---- */
 
 static void normal(const hm_source *s, int64_t row, double *v) { scaled_row(s, row, 1, v); }
 

@@ -42,7 +42,7 @@
 enum { FORMS = 6 };    /* e, RN_64(e), and the four of f32 */
 enum { SUM_BITS = 700 };
 
-/* ---- u + v, rounded once --------------------------------------------------------------------- */
+/* ---- u + v, rounded once ---- */
 
 /* u + v to odd; h is u + v rounded to nearest. */
 HM_INLINE double to_odd(double u, double v, double h) {
@@ -79,7 +79,7 @@ static double product(hm_tier tier, double a, double b) {
 
 static double rounded(hm_tier tier, double v, hm_dtype F) { return sum(tier, v, 0, F); }
 
-/* ---- one element ----------------------------------------------------------------------------- */
+/* ---- one element ---- */
 
 typedef struct {
     const hm_rotary_embedding_args *args;
@@ -216,7 +216,7 @@ static hm_status element(const rule *r, const operands *o, hm_golden_row *out, i
     return r->each ? put_each(r, o, out, i) : put_once(r, o, out, i);
 }
 
-/* ---- many elements: what is the same number in every form is done here ----------------------- */
+/* ---- many elements: what is the same number in every form is done here ---- */
 
 #define NORMAL(v) (((v) >= LEAST && (v) < 0x1p126) || (v) == 0)
 
@@ -288,7 +288,7 @@ static void settle(const rule *r, int64_t n, const double *a, const double *b, c
     agree(n, used, form, to);
 }
 
-/* ---- one head -------------------------------------------------------------------------------- */
+/* ---- one head ---- */
 
 typedef struct {
     hm_rotary_embedding_args args;
@@ -405,7 +405,7 @@ static hm_status row_of(const void *context, int arg, int64_t row, hm_class c, h
     return s;
 }
 
-/* ---- distances ------------------------------------------------------------------------------- */
+/* ---- distances ---- */
 
 double hm_distance_of_sum(double a, double b, double p, double q, hm_dtype dtype, double got) {
     if (!isfinite(a) || !isfinite(b) || !isfinite(p) || !isfinite(q) || !isfinite(got)) return INFINITY;

@@ -77,7 +77,11 @@ static void list_generators(const list_options *o) {
     hm_table *t = hm_table_new("generator\tseparates classes\tabout");
     for (int i = 0; i < hm_generator_count(); i++) {
         const hm_generator *g = hm_generator_at(i);
-        hm_table_row(t, "%s\t%s\t%s", g->name, g->separates == HM_SEPARATES_SUMS ? "sums" : g->separates ? "rotations" : "-", g->about);
+        hm_table_row(t, "%s\t%s\t%s", g->name,
+                     g->separates == HM_SEPARATES_SUMS ? "sums"
+                     : g->separates                    ? "rotations"
+                                                       : "-",
+                     g->about);
     }
     hm_table_print(t, stdout);
 }

@@ -89,7 +89,7 @@ double hm_fault_load_bytes_as(const hm_tensor *t, int64_t byte, hm_dtype dtype) 
     return hm_load(dtype, (char *)hm_fault_at_offset(t, s.first) + byte % (bytes - size + 1) / size * size);
 }
 
-/* ---- rounding ------------------------------------------------------------------------------------------------- */
+/* ---- rounding ---- */
 
 double hm_fault_toward_zero(hm_dtype t, double v) {
     double r = hm_round_to(t, v);
@@ -114,7 +114,7 @@ double hm_fault_flushed(hm_dtype t, double v) {
     return fabs(r) < hm_dtype_min_normal(t) ? 0 : r;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------ */
+/* ---- calls ---- */
 
 int hm_fault_arg(const char *op, const char *name) {
     const hm_op_info *info = hm_op_named(op);

@@ -87,7 +87,7 @@ typedef struct {
     } checks;
 } variation_t;
 
-/* ---- one row ---------------------------------------------------------------------------------- */
+/* ---- one row ---- */
 
 static void change(const variation_t *v, hm_dtype T, unsigned char *element) {
     double value = hm_load(T, element);
@@ -222,7 +222,7 @@ static bool has_row(const variation_t *v, const hm_tensor *nope, int64_t row, in
     }
 }
 
-/* ---- the call --------------------------------------------------------------------------------- */
+/* ---- the call ---- */
 
 /* Any dtype, as long as there is memory to copy. */
 static bool walkable(const hm_tensor *t) {

@@ -11,7 +11,7 @@
 
 #define OP "rotary_embedding"
 
-/* ---- table and positions ---------------------------------------------------------------------- */
+/* ---- table and positions ---- */
 
 static int64_t position_of(const hm_rotary_variation *v, const hm_rotary_embedding_args *a, int64_t token) {
     const hm_tensor *t = &a->positions;
@@ -114,7 +114,7 @@ static void read_angle(const hm_rotary_variation *v, const hm_rotary_embedding_a
     *c = entry(v, a, p, cos_at), *s = entry(v, a, p, sin_at);
 }
 
-/* ---- one pair --------------------------------------------------------------------------------- */
+/* ---- one pair ---- */
 
 static double read_value(const hm_rotary_variation *v, hm_dtype T, double x) {
     switch (v->math) {
@@ -205,7 +205,7 @@ static void rotate(const hm_rotary_variation *v, const hm_rotary_embedding_args 
     }
 }
 
-/* ---- one head --------------------------------------------------------------------------------- */
+/* ---- one head ---- */
 
 typedef struct {
     const hm_rotary_variation *v;
@@ -421,7 +421,7 @@ static hm_status rotate_all(const hm_rotary_variation *v, const hm_rotary_embedd
     return fine ? HM_OK : HM_NO_MEMORY;
 }
 
-/* ---- the call --------------------------------------------------------------------------------- */
+/* ---- the call ---- */
 
 static bool all_walkable(const hm_rotary_embedding_args *a) {
     bool key = a->key.dtype != HM_DTYPE_NONE;

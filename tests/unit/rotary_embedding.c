@@ -16,7 +16,7 @@
 #include "../../op/dtype.h"
 #include "../../op/op.h"
 
-/* ---- the description table -------------------------------------------------------------------- */
+/* ---- the description table ---- */
 
 Test(rotary_embedding, table_matches_the_struct) {
     static const struct {
@@ -38,7 +38,7 @@ Test(rotary_embedding, table_matches_the_struct) {
     cr_expect_str_eq(op->args[3].rows_named_by, "positions");
 }
 
-/* ---- what a call costs ------------------------------------------------------------------------ */
+/* ---- what a call costs ---- */
 
 enum { ROTARY = 64, ROWS = 1 << 20 };
 
@@ -151,7 +151,7 @@ Test(rotary_embedding, large_tables_are_sparse) {
     hm_call_free(call);
 }
 
-/* ---- golden ----------------------------------------------------------------------------------- */
+/* ---- golden ---- */
 
 typedef struct {
     double lo, hi, ideal;
@@ -224,4 +224,84 @@ Test(rotary_embedding, admissible_sets) {
         cr_expect_eq(X(HM_F16, HM_F32, HM_ROTARY_EACH, HM_CHAIN64, 60000, 60000, 2, 2).flags,
                      HM_GOLD_NAN); /* inf - inf, declared */
     }
+}
+
+/* ---- cases ---- */
+
+static hm_call *made(const char *line) {
+    char why[512];
+    hm_case_spec spec;
+    hm_call *call;
+    cr_assert_eq(hm_case_parse(line, &spec, why, sizeof why), HM_OK, "%s: %s", line, why);
+    cr_assert_eq(hm_call_from_case(&spec, &call, why, sizeof why), HM_OK, "%s: %s", line, why);
+    return call;
+}
+
+Test(rotary_embedding, outputs_follow_their_inputs) {
+    hm_call *call =
+        made("rotary_embedding query=f16[2,3,4,8] key=f16[2,3,1,8] positions=i64[2,3] cos_sin_cache=f32[9,8]");
+    cr_expect_eq(call->tensor[5].dtype, HM_F16);
+    cr_expect_eq(call->tensor[5].shape[2], 1);
+    hm_call_free(call);
+    call = made("rotary_embedding query=f16[2,4,8] positions=i64[2] cos_sin_cache=f32[9,8]");
+    cr_expect_eq(call->tensor[5].dtype, HM_DTYPE_NONE);
+    hm_call_free(call);
+    call = made("concat_mla_q ql_nope=bf16[2,3,5] q_pe=bf16[2,3,4]");
+    cr_expect_eq(call->tensor[2].shape[2], 9);
+    hm_call_free(call);
+}
+
+/* Positions: in range, the dangerous ones among them, the last row too; out of range where that is asked for. */
+Test(rotary_embedding, positions) {
+    static const int64_t wanted[] = {0, 1, 255, 256, 257, 300, 4095, 4096, 16383, 65535, 131071, 1048575};
+    hm_call *call = made("rotary_embedding query=bf16[64,1,2] positions=i64[64] cos_sin_cache=f32[1048576,2]");
+    const int64_t *p = call->tensor[2].data;
+    for (size_t w = 0; w < sizeof wanted / sizeof *wanted; w++) {
+        int found = 0;
+        for (int i = 0; i < 64; i++) found += p[i] == wanted[w];
+        cr_expect(found, "%lld is missing", (long long)wanted[w]);
+    }
+    for (int i = 0; i < 64; i++) cr_expect(p[i] >= 0 && p[i] < 1048576);
+    hm_call_free(call);
+    for (int seed = 0; seed < 12; seed++) {
+        char line[160];
+        snprintf(line, sizeof line,
+                 "rotary_embedding query=bf16[7,1,2] positions=i64[7] cos_sin_cache=f32[50,2] gen=out_of_range seed=%d",
+                 seed);
+        call = made(line);
+        int bad = 0;
+        for (int i = 0; i < 7; i++)
+            bad += ((const int64_t *)call->tensor[2].data)[i] < 0 || ((const int64_t *)call->tensor[2].data)[i] >= 50;
+        cr_expect_eq(bad, 1);
+        cr_expect_eq(hm_rotary_embedding_check(call->args), HM_BAD_VALUE);
+        hm_call_free(call);
+    }
+}
+
+/* What the generators are there for: results near 2^-20 of their inputs, and exact data. */
+Test(rotary_embedding, generators) {
+    hm_call *call =
+        made("rotary_embedding query=f32[16,4,64] positions=i64[16] cos_sin_cache=f32[300,64] gen=cancelling");
+    cr_assert_eq(hm_rotary_embedding_ref(call->args), HM_OK);
+    const float *in = call->tensor[0].data, *out = call->tensor[4].data;
+    int cancelled = 0;
+    for (int row = 0; row < 64; row++)
+        for (int i = 0; i < 32; i++) {
+            const float *x = in + row * 64 + i, *r = out + row * 64 + i;
+            double size = fmax(fabs((double)x[0]), fabs((double)x[32]));
+            cancelled += fabs((double)r[0]) < 0x1p-16 * size || fabs((double)r[32]) < 0x1p-16 * size;
+        }
+    cr_expect_gt(cancelled, 64 * 32 / 2);
+    hm_call_free(call);
+    call =
+        made("rotary_embedding query=bf16[16,4,64] positions=i64[16] cos_sin_cache=bf16[300,64] gen=exact round=each");
+    double exact[64 * 64], got[64 * 64];
+    cr_assert_eq(hm_rotary_embedding_ref(call->args), HM_OK);
+    hm_load_row(HM_BF16, call->tensor[4].data, 1, 64 * 64, exact);
+    hm_call_reset(call);
+    ((hm_rotary_embedding_args *)call->args)->round = HM_ROTARY_ONCE;
+    cr_assert_eq(hm_rotary_embedding_ref(call->args), HM_OK);
+    hm_load_row(HM_BF16, call->tensor[4].data, 1, 64 * 64, got);
+    cr_expect(memcmp(exact, got, sizeof got) == 0, "exact data is not rounded anywhere");
+    hm_call_free(call);
 }
