@@ -83,16 +83,18 @@ static bool may_be(const hm_op_info *op, int arg, hm_dtype dtype) {
     return false;
 }
 
+enum { FIRST_ARG = 2 + HM_MAX_PARAMS };
+
 /* What smoke promises: every dtype of every argument, every mode value, every generator, every error of the family. */
 static int mark(const hm_case_spec *spec, void *context) {
-    bool(*seen)[64] = context; /* 0: generators, 1: statuses, 2 + i: values of mode i, 20 + i: dtypes of argument i */
+    bool(*seen)[64] = context; /* 0: generators, 1: statuses, 2 + i: values of mode i, FIRST_ARG + i: dtypes of argument i */
     for (int g = 0; g < hm_generator_count(); g++)
         if (!strcmp(hm_generator_at(g)->name, spec->generator)) seen[0][g] = true;
     seen[1][spec->expect] = true;
     for (int i = 0; i < spec->op->nparams; i++)
         if (spec->op->params[i].values && spec->expect == HM_OK) seen[2 + i][(int)spec->param[i]] = true;
     for (int i = 0; i < spec->op->nargs; i++)
-        if (spec->expect == HM_OK) seen[20 + i][spec->dtype[i]] = true;
+        if (spec->expect == HM_OK) seen[FIRST_ARG + i][spec->dtype[i]] = true;
     return 0;
 }
 
@@ -102,7 +104,7 @@ Test(suite, smoke_has_every_dtype_mode_generator_and_error) {
     char why[512];
     for (int o = 0; o < hm_op_count(); o++) {
         const hm_op_info *op = hm_op_at(o);
-        bool seen[40][64] = {{false}}, indexed = false;
+        bool seen[FIRST_ARG + HM_MAX_ARGS][64] = {{false}}, indexed = false;
         bool filled = false; /* are there numbers that a generator makes? */
         for (int i = 0; i < op->nargs; i++) {
             indexed |= op->args[i].rows_named_by != NULL;
@@ -122,7 +124,7 @@ Test(suite, smoke_has_every_dtype_mode_generator_and_error) {
                 cr_expect(seen[2 + i][v], "%s: %s=%s", op->name, op->params[i].name, op->params[i].values[v]);
         for (int i = 0; i < op->nargs; i++)
             for (int d = HM_F32; d <= HM_BF16; d++)
-                cr_expect(seen[20 + i][d] || !may_be(op, i, (hm_dtype)d), "%s: %s=%s", op->name, op->args[i].name,
+                cr_expect(seen[FIRST_ARG + i][d] || !may_be(op, i, (hm_dtype)d), "%s: %s=%s", op->name, op->args[i].name,
                           hm_dtype_name(d));
     }
 }
