@@ -3,6 +3,7 @@
  * tests/accuracy/ref_bits.sh. Needs nothing but libhallmark, so that it also builds for another architecture. */
 #include <hallmark/fused_add_rms_norm.h>
 #include <hallmark/rms_norm.h>
+#include <hallmark/rope_table.h>
 #include <hallmark/rotary_embedding.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,6 +102,29 @@ static int rotate(hm_dtype dtype, hm_dtype table_dtype, hm_rotary_round round, h
     return 0;
 }
 
+/* 25 positions to 2^20 - 1 and all scalings, with rotary_dim 96 so that 2j/rotary_dim rounds. */
+static int make_table(hm_dtype dtype, hm_table_precision precision, hm_rope_scaling scaling) {
+    enum { POSITIONS = 25, ROTARY = 96 };
+    int64_t positions[POSITIONS];
+    float factors[ROTARY / 2];
+    for (int i = 0; i < POSITIONS; i++) positions[i] = i < 4 ? i : ((INT64_C(1) << 20) - 1) >> (i - 4) % 20;
+    for (int j = 0; j < ROTARY / 2; j++) factors[j] = 1 + (float)(j * j) / 64;
+    memset(out, 0, sizeof out);
+    hm_tensor tf = scaling == HM_SCALING_LONGROPE ? hm_tensor_of(factors, HM_F32, 1, (int64_t[]){ROTARY / 2}) : (hm_tensor){0};
+    hm_status status = hm_rope_table_ref(HM_ARGS(
+        rope_table, .out = hm_tensor_of(out, dtype, 2, (int64_t[]){POSITIONS, ROTARY}), .factors = tf,
+        .positions = hm_tensor_of(positions, HM_I64, 1, (int64_t[]){POSITIONS}), .precision = precision, .scaling = scaling,
+        .base = 1e6, .factor = 7, .original_max_position = 4096, .max_position = 131072, .beta_fast = 32, .beta_slow = 1,
+        .extrapolation_factor = 1, .mscale = 1, .mscale_all_dim = 0.707, .low_freq_factor = 1, .high_freq_factor = 4));
+    if (status != HM_OK) {
+        fprintf(stderr, "ref_bits: %s: %s\n", hm_status_name(status), hm_error());
+        return 1;
+    }
+    printf("rope_table out=%s precision=%d scaling=%d: %016llx\n", hm_dtype_name(dtype), precision, scaling,
+           (unsigned long long)hash(out, sizeof out));
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && hm_isa_limit(argv[1]) != HM_OK) {
         fprintf(stderr, "ref_bits: %s\n", hm_error());
@@ -122,5 +146,8 @@ int main(int argc, char **argv) {
         for (int mode = 0; mode < 8; mode++)
             failed |= rotate(dtypes[d], mode & 4 ? HM_F32 : dtypes[d], (hm_rotary_round)(mode & 1),
                              (hm_pairing)(mode >> 1 & 1));
+    for (int d = 0; d < 3; d++)
+        for (int mode = 0; mode < 14; mode++)
+            failed |= make_table(dtypes[d], (hm_table_precision)(mode & 1), (hm_rope_scaling)(mode >> 1));
     return failed;
 }
