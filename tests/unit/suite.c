@@ -28,6 +28,11 @@ static lines of_suite(hm_suite suite, const char *op, uint64_t seed) {
     return l;
 }
 
+static void drop(lines l) {
+    for (int i = 0; i < l.n; i++) free(l.line[i]);
+    free(l.line);
+}
+
 static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 Test(suite, tiers_contain_each_other_in_order) {
@@ -42,6 +47,7 @@ Test(suite, tiers_contain_each_other_in_order) {
     }
     qsort(tier[2].line, (size_t)tier[2].n, sizeof(char *), by_text);
     for (int i = 1; i < tier[2].n; i++) cr_expect_str_neq(tier[2].line[i - 1], tier[2].line[i], "the same case twice");
+    for (int t = 0; t < 3; t++) drop(tier[t]);
 }
 
 Test(suite, an_op_has_its_own_cases) {
@@ -53,8 +59,11 @@ Test(suite, an_op_has_its_own_cases) {
             cr_expect(!strncmp(l.line[k], hm_op_at(i)->name, length) && l.line[k][length] == ' ', "%s", l.line[k]);
         }
         sum += l.n;
+        drop(l);
     }
-    cr_expect_eq(sum, of_suite(HM_SMOKE, NULL, 1).n);
+    lines all = of_suite(HM_SMOKE, NULL, 1);
+    cr_expect_eq(sum, all.n);
+    drop(all);
     cr_expect_eq(of_suite(HM_FULL, "no_such_op", 1).n, 0);
 }
 
