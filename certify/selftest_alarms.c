@@ -103,7 +103,7 @@ static void line_drawn(const hm_op_info *op, const draw *d, char *line, size_t s
         const hm_arg_info *a = &op->args[i];
         word_drawn(d, a->name, a->dtypes, dtype[i]);
         for (int j = 0; dtype[i][0] == '=' && j < i; j++) /* that of another argument, which comes first */
-            if (!strcmp(op->args[j].name, dtype[i] + 1)) snprintf(dtype[i], sizeof dtype[i], "%s", dtype[j]);
+            if (!strcmp(op->args[j].name, dtype[i] + 1)) memcpy(dtype[i], dtype[j], sizeof dtype[i]);
         if (a->optional && a->direction == HM_IN && drawn(d, "absent", 4) == 0)
             snprintf(dtype[i], sizeof dtype[i], "none");
         at += (size_t)snprintf(line + at, size - at, " %s=%s", a->name, dtype[i]);
