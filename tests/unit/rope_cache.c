@@ -66,7 +66,10 @@ static const char *wrong(const interface *is) {
     expected(10000, f32), expected(500000, other);
     hm_rope_table_args a = table_of(10000), b = table_of(500000), far = table_of(10000);
     far.out.place = HM_CUDA;
-    if (is->create(&far, &cache) == HM_OK) return "a table on a device that this build lacks was made";
+    if (is->create(&far, &cache) == HM_OK) {
+        is->destroy(cache);
+        return "a table on a device that this build lacks was made";
+    }
     if (cache) return "an error left a cache";
     if (is->create(&a, &cache) || is->create(&b, &second)) return "no cache";
     const char *why = NULL;
