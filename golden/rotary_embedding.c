@@ -50,7 +50,7 @@ HM_INLINE double to_odd(double u, double v, double h) {
     int64_t bits;
     memcpy(&bits, &h, sizeof bits);
     bool up = (l > 0) == (h > 0); /* in magnitude */
-    bits += (l != 0) & !(bits & 1) ? (up ? 1 : -1) : 0;
+    bits += ((l != 0) & !(bits & 1)) ? (up ? 1 : -1) : 0;
     double odd;
     memcpy(&odd, &bits, sizeof odd);
     return h == 0 ? 0 : odd; /* a sum that is 0 is exact */
