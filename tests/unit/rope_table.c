@@ -1,4 +1,5 @@
-/* What a column of an f32 table may be: one inv_freq for all its rows. And what golden says where nothing was observed. */
+/* What a column of an f32 table may be: one inv_freq for all its rows. And what golden says where nothing was observed.
+ */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
@@ -15,7 +16,8 @@ static float table[ELEMENTS];
 static hm_rope_table_args call(void) {
     static const int64_t rows = ROWS, shape[] = {ROWS, WIDTH};
     for (int i = 0; i < ROWS; i++) positions[i] = i < 20 ? i : ((INT64_C(1) << 20) - 1) / (i - 19);
-    return *HM_ARGS(rope_table, .out = hm_tensor_of(table, HM_F32, 2, shape), .positions = hm_tensor_of(positions, HM_I64, 1, &rows), .base = 10000);
+    return *HM_ARGS(rope_table, .out = hm_tensor_of(table, HM_F32, 2, shape),
+                    .positions = hm_tensor_of(positions, HM_I64, 1, &rows), .base = 10000);
 }
 
 /* Rows of `even` and `odd` by turns. */
@@ -50,7 +52,8 @@ static int outside(bool observed, double *widest) {
     return count;
 }
 
-static const hm_rope_way above = {.inv_f64 = true, .inv_ulps = 3}, below = {.inv_f64 = true, .inv_ulps = -3}, exact = {.inv_f64 = true};
+static const hm_rope_way above = {.inv_f64 = true, .inv_ulps = 3}, below = {.inv_f64 = true, .inv_ulps = -3},
+                         exact = {.inv_f64 = true};
 
 Test(rope_table, one_inv_freq_a_column) {
     double widest;
