@@ -277,9 +277,7 @@ static void find_turns(column *k) {
     mpfr_clears(t, pi, (mpfr_ptr)0);
 }
 
-/* ---- elements
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- elements ---------------------------------------------------------------------------------------------------- */
 
 /* mscale * cos or sin by MPFR, off by less than 2^-(bits - 60) relative unless it is below 2^-20. */
 static void formula(const context *c, const column *k, int64_t position, bool sine, int bits, mpfr_t to) {
@@ -490,9 +488,7 @@ static hm_status observe(void *opaque, int arg, const hm_tensor *stored, int thr
     return failed ? hm_fail(HM_NO_MEMORY, "golden: no memory for a column of %lld rows", (long long)rows) : HM_OK;
 }
 
-/* ---- the op
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the op ------------------------------------------------------------------------------------------------------ */
 
 static hm_status row_of(const void *opaque, int arg, int64_t row, hm_class class, hm_tier tier, hm_golden_row *out) {
     const context *c = opaque;

@@ -178,9 +178,7 @@ double hm_next_up(hm_dtype dtype, double v) {
 }
 double hm_next_down(hm_dtype dtype, double v) { return -hm_next_up(dtype, -v); }
 
-/* ---- 8 bits
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- 8 bits ------------------------------------------------------------------------------------------------------ */
 
 static const struct format8 {
     int precision, emin;

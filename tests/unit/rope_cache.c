@@ -181,9 +181,7 @@ Test(rope_cache, catches_mistakes) {
         cr_expect_not_null(wrong(&mistakes[i].is), "%s was not caught", mistakes[i].id);
 }
 
-/* ---- errors
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 Test(rope_cache, refuses) {
     hm_rope_table_args a = table_of(10000);
