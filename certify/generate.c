@@ -184,7 +184,8 @@ hm_status hm_generate_rows(const hm_case_spec *spec, int arg, const void *args, 
     }
     if (op->args[arg].direction == HM_IN && !strcmp(op->args[arg].dtypes, "i64") &&
         (t->dtype == HM_I64 || t->dtype == HM_I32)) {
-        /* positions of which no table is made yet: as many as models have; out of range are those that no table may have */
+        /* positions of which no table is made yet: as many as models have; out of range are those that no table may
+         * have */
         fill_index(&s, t, INT64_C(1) << (strcmp(spec->generator, "out_of_range") ? 20 : 24));
         return HM_OK;
     }

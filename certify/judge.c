@@ -187,7 +187,8 @@ static void judge_values(hm_call *call, const hm_run *run, const hm_judge_option
     hm_status s = hm_golden_open(call->op, call->golden_args, threads, &golden);
     for (int i = 0; i < call->op->nargs && !s; i++) {
         const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
-        if (call->op->args[i].direction != HM_IN && out->dtype != HM_DTYPE_NONE) s = hm_golden_observe(golden, i, out, threads);
+        if (call->op->args[i].direction != HM_IN && out->dtype != HM_DTYPE_NONE)
+            s = hm_golden_observe(golden, i, out, threads);
     }
     if (!s) s = hm_elements_judge(golden, call, ladder, options->tier, threads, v);
     bool trivial = !s && hm_elements_trivial(golden, call, ladder, options->tier, text, sizeof text);

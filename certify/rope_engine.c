@@ -5,9 +5,13 @@
 #include "../op/dtype.h"
 #include "../op/rope_table.h"
 
-static bool is_yarn(const hm_rope_table_args *a) { return a->scaling == HM_SCALING_YARN || a->scaling == HM_SCALING_DEEPSEEK_YARN; }
+static bool is_yarn(const hm_rope_table_args *a) {
+    return a->scaling == HM_SCALING_YARN || a->scaling == HM_SCALING_DEEPSEEK_YARN;
+}
 
-static double g(const hm_rope_table_args *a, double weight) { return a->factor <= 1 ? 1 : 0.1 * weight * log(a->factor) + 1; }
+static double g(const hm_rope_table_args *a, double weight) {
+    return a->factor <= 1 ? 1 : 0.1 * weight * log(a->factor) + 1;
+}
 
 double hm_rope_scale(const hm_rope_table_args *a) {
     double given = a->attention_factor, D = (double)a->original_max_position, M = (double)a->max_position;
@@ -47,9 +51,12 @@ static double base_of(const hm_rope_way *way, const hm_rope_table_args *a) {
 static double f(const hm_rope_way *way, double v) { return way->inv_f64 ? v : (double)(float)v; }
 
 static double frequency(const hm_rope_way *way, const hm_rope_table_args *a, int64_t j) {
-    double d = (double)a->out.shape[1], e = way->frequency == FREQUENCY_J ? (double)j / d : way->frequency == FREQUENCY_OF_HALF ? (double)(4 * j) / d : (double)(2 * j) / d;
+    double d = (double)a->out.shape[1], e = way->frequency == FREQUENCY_J         ? (double)j / d
+                                            : way->frequency == FREQUENCY_OF_HALF ? (double)(4 * j) / d
+                                                                                  : (double)(2 * j) / d;
     double p = f(way, pow(f(way, base_of(way, a)), f(way, e))), s = f(way, a->factor);
-    if (a->scaling == HM_SCALING_LONGROPE && way->frequency == FREQUENCY_TIMES_FACTOR) return f(way, factor_of(a, j) / p);
+    if (a->scaling == HM_SCALING_LONGROPE && way->frequency == FREQUENCY_TIMES_FACTOR)
+        return f(way, factor_of(a, j) / p);
     double inv = f(way, 1 / f(way, factor_of(a, j) * p));
     if (is_yarn(a)) {
         double low, high;
@@ -89,11 +96,16 @@ static double extreme(double C, bool up) {
 static double function(const hm_rope_way *way, double angle, bool sine) {
     double C = sine ? sin(angle) : cos(angle);
     switch (way->function) {
-    case FUNCTION_HIGH: return extreme(C, true);
-    case FUNCTION_LOW: return extreme(C, false);
-    case FUNCTION_F64: return C;
-    case FUNCTION_LIBM32: return (double)(sine ? sinf((float)angle) : cosf((float)angle));
-    default: return (double)(float)C;
+        case FUNCTION_HIGH:
+            return extreme(C, true);
+        case FUNCTION_LOW:
+            return extreme(C, false);
+        case FUNCTION_F64:
+            return C;
+        case FUNCTION_LIBM32:
+            return (double)(sine ? sinf((float)angle) : cosf((float)angle));
+        default:
+            return (double)(float)C;
     }
 }
 
@@ -105,14 +117,19 @@ static double short_pi(double angle) {
 
 static double angle_of(const hm_rope_way *way, const hm_rope_table_args *a, double inv, int64_t position) {
     double at = (double)position;
-    if (a->scaling == HM_SCALING_LINEAR) at = way->angle == ANGLE_F64 ? at / a->factor : (double)((float)at / (float)a->factor);
+    if (a->scaling == HM_SCALING_LINEAR)
+        at = way->angle == ANGLE_F64 ? at / a->factor : (double)((float)at / (float)a->factor);
     double angle = at * inv;
     if (way->product_dtype) return hm_round_to(way->product_dtype, angle);
     switch (way->angle) {
-    case ANGLE_F64: return angle;
-    case ANGLE_DEGREES: return (double)(float)(angle * (M_PI / 180));
-    case ANGLE_SHORT_PI: return short_pi((double)(float)angle);
-    default: return (double)(float)angle;
+        case ANGLE_F64:
+            return angle;
+        case ANGLE_DEGREES:
+            return (double)(float)(angle * (M_PI / 180));
+        case ANGLE_SHORT_PI:
+            return short_pi((double)(float)angle);
+        default:
+            return (double)(float)angle;
     }
 }
 
@@ -121,7 +138,8 @@ void hm_rope_engine(const hm_rope_way *way, const hm_rope_table_args *a, double 
     double scale = hm_rope_scale(a);
     for (int64_t j = 0; j < half; j++) {
         double inv = frequency(way, a, j);
-        if (way->angle != ANGLE_INV_F64) inv = step_f32((double)(float)inv, way->inv_both && j % 2 ? -way->inv_ulps : way->inv_ulps);
+        if (way->angle != ANGLE_INV_F64)
+            inv = step_f32((double)(float)inv, way->inv_both && j % 2 ? -way->inv_ulps : way->inv_ulps);
         if (way->inv_dtype) inv = hm_round_to(way->inv_dtype, inv);
         int axis = hm_rope_axis(a, j);
         for (int64_t p = 0; p < rows; p++) {

@@ -9,8 +9,9 @@
  *   {"storage": "<call>/buf", "dtype": "BF16", "offset": 0, "shape": [...], "stride": [...]}   offset and stride in
  * elements A view under an output's plain name says where that output lay: it has to be the view of an input, which was
  * written over; one under out.<argument> gives what was recorded. Beside an output there may be ideal.<argument>, lo.,
- * hi. and flags., which `hallmark golden` writes. An absent tensor is a missing key; a tensor that belongs to no call
- * is refused, and so is an unknown key. Ids match [A-Za-z0-9_.-]{1,64}. */
+ * hi., flags., parts. and parts_at., which `hallmark golden` writes, also of calls that hallmark.golden.calls lists and
+ * hallmark.calls does not. An absent tensor is a missing key; a tensor that belongs to no call is refused, and so is an
+ * unknown key. Ids match [A-Za-z0-9_.-]{1,64}. */
 #ifndef HM_TRACE_H
 #define HM_TRACE_H
 

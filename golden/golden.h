@@ -52,9 +52,10 @@ typedef struct hm_golden hm_golden;
 hm_status hm_golden_open(const hm_op_info *op, const void *args, int threads, hm_golden **golden);
 void hm_golden_close(hm_golden *golden);
 
-/* Where several values of a hidden quantity are admissible as long as all elements agree on one (an f32 inv_freq of a rotary table),
- * what was stored says which: to be called with each output before its rows are asked for, and not while they are. Rows are
- * then judged for the value that explains most of them; without it they are judged for the hull over all. Other ops: nothing happens. */
+/* Where several values of a hidden quantity are admissible as long as all elements agree on one (an f32 inv_freq of a
+ * rotary table), what was stored says which: to be called with each output before its rows are asked for, and not while
+ * they are. Rows are then judged for the value that explains most of them; without it they are judged for the hull over
+ * all. Other ops: nothing happens. */
 hm_status hm_golden_observe(hm_golden *golden, int arg, const hm_tensor *stored, int threads);
 bool hm_golden_observes(const hm_op_info *op); /* is there anything to it? */
 

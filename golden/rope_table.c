@@ -1,21 +1,22 @@
 /* Truth of rope_table.
  *
- * exact: one value, RN_T(mscale * cos or sin(position * inv_freq)). inv_freq and mscale by MPFR to BITS bits. Only at position 0 can the value
- * be a number of few bits (elsewhere the angle is the algebraic number position * inv_freq, or transcendental by way of pi, ln or both), so
- * rounding is decided by more bits: first binary64, then 160, then BITS; cos differs from 1 by 2^-241 or more within the contract's
- * ranges, and BITS has room for that.
- *   Binary64: position * (inv_freq / 2 pi) modulo 1 in integers of 192 bits, off by 2^-168; what is left of the nearest quarter turn,
- *   above 2^-60, as a double (2^-52 relative) times 2 pi (2^-52): the angle is off by less than 2^-51 relative, and so are sin and, since
- *   r tan r < 1 on [0, pi/4], cos. libm is taken to be right to 2^-48 there (glibc states 2^-52); mscale and the product bring 2^-52.
- *   Together less than 2^-47: TIER1 is twice that.
+ * exact: one value, RN_T(mscale * cos or sin(position * inv_freq)). inv_freq and mscale by MPFR to BITS bits. Only at
+ * position 0 can the value be a number of few bits (elsewhere the angle is the algebraic number position * inv_freq, or
+ * transcendental by way of pi, ln or both), so rounding is decided by more bits: first binary64, then 160, then BITS;
+ * cos differs from 1 by 2^-241 or more within the contract's ranges, and BITS has room for that.
+ * Binary64: position * (inv_freq / 2 pi) modulo 1 in integers of 192 bits, off by 2^-168; what is left of the nearest
+ * quarter turn, above 2^-60, as a double (2^-52 relative) times 2 pi (2^-52): the angle is off by less than 2^-51
+ * relative, and so are sin and, since r tan r < 1 on [0, pi/4], cos. libm is taken to be right to 2^-48 there (glibc
+ * states 2^-52); mscale and the product bring 2^-52. Together less than 2^-47: TIER1 is twice that.
  *
- * f32: for a column, one f32 value ("candidate") of inv_freq has to explain all rows. The candidates are those within a radius of the exact
- * value: 4 ulp and what the formula's own f32 steps may add (the header says what and how much; spread() is that sum).
- * Given a candidate, the angle is one f32 number; with C the exact cos or sin of it and ulp that of f32 at C, what the function may return
- * are the f32 values in [C - 2 ulp, C + 2 ulp], a hull; times mscale in f32, with one rounding more or none, then RN_T: all monotone. By
- * binary64 where C, off by 2^-46 or less, decides which f32 values those are, else by MPFR. Products of two f32 values are exact in
- * binary64. What was stored picks the candidate: the one that explains most rows, the nearest to exact among equals. With nothing
- * observed the set is the hull over all candidates. */
+ * f32: for a column, one f32 value ("candidate") of inv_freq has to explain all rows. The candidates are those within a
+ * radius of the exact value: 4 ulp and what the formula's own f32 steps may add (the header says what and how much;
+ * spread() is that sum). Given a candidate, the angle is one f32 number; with C the exact cos or sin of it and ulp that
+ * of f32 at C, what the function may return are the f32 values in [C - 2 ulp, C + 2 ulp], a hull; times mscale in f32,
+ * with one rounding more or none, then RN_T: all monotone. By binary64 where C, off by 2^-46 or less, decides which f32
+ * values those are, else by MPFR. Products of two f32 values are exact in binary64. What was stored picks the
+ * candidate: the one that explains most rows, the nearest to exact among equals. With nothing observed the set is the
+ * hull over all candidates. */
 #include <hallmark/rope_table.h>
 #include <math.h>
 #include <mpfr.h>
@@ -33,8 +34,8 @@ enum { BITS = 576, FIRST_BITS = 160 };
 #define TIER1 0x1p-46
 
 typedef struct {
-    mpfr_t inv;          /* of the position: with linear, 1/s is in it where the angle is exact */
-    uint64_t turns[3];   /* inv / (2 pi) modulo 1, in units of 2^-192, truncated; lowest first */
+    mpfr_t inv;        /* of the position: with linear, 1/s is in it where the angle is exact */
+    uint64_t turns[3]; /* inv / (2 pi) modulo 1, in units of 2^-192, truncated; lowest first */
     int axis;
     double nearest, low, high; /* mode f32: candidates, f32 values */
     double chosen;
@@ -47,13 +48,15 @@ typedef struct {
     bool f32;
     int64_t half;
     column *columns;
-    mpfr_t scale, log_base; /* mscale; ln of the base in force */
+    mpfr_t scale, log_base;                   /* mscale; ln of the base in force */
     double scale_near, scale_low, scale_high; /* binary64; mode f32: RN_f32 of it, one or two values */
 } context;
 
-/* ---- the formula in real arithmetic ------------------------------------------------------------------------------------- */
+/* ---- the formula in real arithmetic ------------------------------------------------------------------------------ */
 
-static bool is_yarn(const hm_rope_table_args *a) { return a->scaling == HM_SCALING_YARN || a->scaling == HM_SCALING_DEEPSEEK_YARN; }
+static bool is_yarn(const hm_rope_table_args *a) {
+    return a->scaling == HM_SCALING_YARN || a->scaling == HM_SCALING_DEEPSEEK_YARN;
+}
 
 /* g(weight) */
 static void attention(const hm_rope_table_args *a, double weight, mpfr_t to) {
@@ -164,7 +167,7 @@ static void blend(mpfr_t f, mpfr_t part, double s, mpfr_t to) {
     mpfr_add(to, to, part, MPFR_RNDN);
 }
 
-/* ---- what f32 steps may add to inv_freq, beyond 4 ulp: see the header ------------------------------------------------------- */
+/* ---- what f32 steps may add to inv_freq, beyond 4 ulp: see the header -------------------------------------------- */
 
 static const double u = 0x1p-24;
 
@@ -198,7 +201,8 @@ static void frequency(const context *c, int64_t j, mpfr_srcptr low, mpfr_srcptr 
         mpfr_mul_d(part, part, a->extrapolation_factor, MPFR_RNDN);
         if (inside || a->extrapolation_factor != 1) {
             more = 4 * u, bend = 4 * u;
-            if (a->fraction == HM_FRACTION_KEEP) bend += u * fabs(mpfr_get_d(low, MPFR_RNDA) / mpfr_get_d(width, MPFR_RNDN));
+            if (a->fraction == HM_FRACTION_KEEP)
+                bend += u * fabs(mpfr_get_d(low, MPFR_RNDA) / mpfr_get_d(width, MPFR_RNDN));
         }
         blend(f, part, a->factor, inv);
     } else if (a->scaling == HM_SCALING_LLAMA3) {
@@ -230,7 +234,7 @@ static void frequency(const context *c, int64_t j, mpfr_srcptr low, mpfr_srcptr 
     mpfr_clears(f, part, width, (mpfr_ptr)0);
 }
 
-/* ---- candidates and turns ------------------------------------------------------------------------------------------------------ */
+/* ---- candidates and turns ---------------------------------------------------------------------------------------- */
 
 static double up_to_f32(double v) {
     double r = hm_round_to(HM_F32, v);
@@ -273,7 +277,7 @@ static void find_turns(column *k) {
     mpfr_clears(t, pi, (mpfr_ptr)0);
 }
 
-/* ---- elements ------------------------------------------------------------------------------------------------------------------- */
+/* ---- elements ---------------------------------------------------------------------------------------------------- */
 
 /* mscale * cos or sin by MPFR, off by less than 2^-(bits - 60) relative unless it is below 2^-20. */
 static void formula(const context *c, const column *k, int64_t position, bool sine, int bits, mpfr_t to) {
@@ -305,7 +309,9 @@ static bool formula_near(const context *c, const column *k, int64_t position, bo
     if (!(r > 0x1p-60)) return false;
     r *= negative ? -0x1.921fb54442d18p2 : 0x1.921fb54442d18p2;
     bool swap = quarter & 1;
-    double v = sine != swap ? sin(r) : cos(r); /* quarter 1: sin -> cos, cos -> -sin; 2: both negated; 3: sin -> -cos, cos -> sin */
+    double v = sine != swap
+                   ? sin(r)
+                   : cos(r); /* quarter 1: sin -> cos, cos -> -sin; 2: both negated; 3: sin -> -cos, cos -> sin */
     if (sine ? quarter & 2 : quarter == 1 || quarter == 2) v = -v;
     *value = v * c->scale_near;
     return true;
@@ -381,10 +387,12 @@ static double angle_of(const context *c, double candidate, int64_t position) {
 }
 
 /* What may be stored for one candidate. */
-static interval admissible(const context *c, double candidate, int64_t position, bool sine, hm_tier tier, int64_t *mpfr) {
+static interval admissible(const context *c, double candidate, int64_t position, bool sine, hm_tier tier,
+                           int64_t *mpfr) {
     interval v = function_values(angle_of(c, candidate, position), sine, tier, mpfr);
     if (c->scale_low == 1 && c->scale_high == 1) return (interval){hm_round_to(c->T, v.low), hm_round_to(c->T, v.high)};
-    double low = v.low * (v.low < 0 ? c->scale_high : c->scale_low), high = v.high * (v.high < 0 ? c->scale_low : c->scale_high);
+    double low = v.low * (v.low < 0 ? c->scale_high : c->scale_low),
+           high = v.high * (v.high < 0 ? c->scale_low : c->scale_high);
     interval once = {hm_round_to(c->T, low), hm_round_to(c->T, high)};
     interval twice = {hm_round_to(c->T, hm_round_to(HM_F32, low)), hm_round_to(c->T, hm_round_to(HM_F32, high))};
     return (interval){fmin(once.low, twice.low), fmax(once.high, twice.high)};
@@ -408,9 +416,10 @@ static double ideal_f32(const context *c, double candidate, int64_t position, bo
     return r;
 }
 
-/* ---- the candidate that explains a column ------------------------------------------------------------------------------------------- */
+/* ---- the candidate that explains a column ------------------------------------------------------------------------ */
 
-/* Certainly outside, without the cost of the ends: they are within 2 ulp (2^-22), two roundings (2^-23) and half an ulp of T of mscale C. */
+/* Certainly outside, without the cost of the ends: they are within 2 ulp (2^-22), two roundings (2^-23) and half an ulp
+ * of T of mscale C. */
 static bool is_far(const context *c, double C, double stored) {
     double y = c->scale_near * C, size = fmax(fabs(y), fabs(stored));
     return fabs(stored - y) > size * 0x1p-21 + hm_ulp(c->T, size);
@@ -427,7 +436,8 @@ static bool explains(const context *c, double candidate, int64_t position, const
     return true;
 }
 
-/* The next candidate in order of distance from inv, of those below `down` and above `up`; the lower of two at the same distance. */
+/* The next candidate in order of distance from inv, of those below `down` and above `up`; the lower of two at the same
+ * distance. */
 static double next_candidate(const column *k, double *down, double *up) {
     mpfr_t d, e;
     mpfr_inits2(BITS, d, e, (mpfr_ptr)0);
@@ -469,15 +479,16 @@ static hm_status observe(void *opaque, int arg, const hm_tensor *stored, int thr
             continue;
         }
         for (int64_t i = 0; i < 2 * rows; i++)
-            values[i] = hm_load(stored->dtype, (const char *)stored->data +
-                                (i / 2 * stored->stride[0] + (j + i % 2 * c->half) * stored->stride[1]) * size);
+            values[i] = hm_load(stored->dtype,
+                                (const char *)stored->data +
+                                    (i / 2 * stored->stride[0] + (j + i % 2 * c->half) * stored->stride[1]) * size);
         choose(c, &c->columns[j], values);
         free(values);
     }
     return failed ? hm_fail(HM_NO_MEMORY, "golden: no memory for a column of %lld rows", (long long)rows) : HM_OK;
 }
 
-/* ---- the op ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the op ------------------------------------------------------------------------------------------------------ */
 
 static hm_status row_of(const void *opaque, int arg, int64_t row, hm_class class, hm_tier tier, hm_golden_row *out) {
     const context *c = opaque;
@@ -492,7 +503,8 @@ static hm_status row_of(const void *opaque, int arg, int64_t row, hm_class class
             if (out->ideal) out->ideal[i] = out->lo[i];
         } else {
             interval v = admissible(c, k->chosen, position, sine, tier, &out->mpfr);
-            for (double candidate = k->low; !k->observed && candidate <= k->high; candidate = hm_next_up(HM_F32, candidate)) {
+            for (double candidate = k->low; !k->observed && candidate <= k->high;
+                 candidate = hm_next_up(HM_F32, candidate)) {
                 interval other = admissible(c, candidate, position, sine, tier, &out->mpfr);
                 v = (interval){fmin(v.low, other.low), fmax(v.high, other.high)};
             }

@@ -178,7 +178,7 @@ double hm_next_up(hm_dtype dtype, double v) {
 }
 double hm_next_down(hm_dtype dtype, double v) { return -hm_next_up(dtype, -v); }
 
-/* ---- 8 bits -------------------------------------------------------------------------------------------------------------------- */
+/* ---- 8 bits ------------------------------------------------------------------------------------------------------ */
 
 static const struct format8 {
     int precision, emin;
@@ -214,7 +214,8 @@ uint8_t hm_store8(hm_dtype dtype, double v, hm_overflow overflow) {
     }
     if (r == 0) return dtype == HM_F8E4M3FNUZ ? 0 : sign;
     /* In units of the smallest subnormal: an integer below 2^precision for the lowest two binades, a float above. */
-    double unit = value64((uint64_t)(f->emin - f->precision + 1 + 1023) << 52), smallest = value64((uint64_t)(f->emin + 1023) << 52);
+    double unit = value64((uint64_t)(f->emin - f->precision + 1 + 1023) << 52),
+           smallest = value64((uint64_t)(f->emin + 1023) << 52);
     if (r < smallest) return sign | (uint8_t)(r / unit);
     uint64_t b = bits64(r) >> (53 - f->precision);
     return sign | (uint8_t)(b - ((uint64_t)(f->emin - 1 + 1023) << (f->precision - 1)));

@@ -27,16 +27,19 @@ double hm_dtype_min_normal(hm_dtype dtype); /* 2^emin */
 int hm_dtype_precision(hm_dtype dtype);     /* significant bits p: 24, 11, 8 */
 int hm_dtype_emin(hm_dtype dtype);          /* -126, -14, -126 */
 
-/* ---- 8 bits ------------------------------------------------------------------------------------------------------------------
- * f8e4m3: bias 7, no infinity, one NaN a sign (0x7F, 0xFF), largest 448. f8e4m3fnuz: bias 8, no infinity, no -0, one NaN (0x80), largest 240.
- * f8e5m2: bias 15, like IEEE, largest 57344. e8m0: 2^(code - 127), NaN 0xFF; no zero, no sign. (OCP OFP8 and MX; fnuz: ONNX.)
- * A store rounds binary64 straight to the dtype, to nearest, ties to even (e8m0 has one significant bit, so that a tie, 1.5 * 2^k, goes up).
- * Overflow, that is when rounding with an unbounded exponent gives more than the largest value:
- *   HM_OVERFLOW_IEEE      NaN in the formats without infinity, infinity in f8e5m2; so for an infinite v too
- *   HM_OVERFLOW_SATURATE  the largest value with v's sign; for an infinite v too
- * NaN gives 0x7F, 0x80, 0x7E, 0xFF. e8m0: values below 2^-127, 0 too, give 2^-127; a negative v gives NaN (-0 counts as 0). */
+/* The 8-bit dtypes (OCP OFP8 and MX; fnuz: ONNX).
+ *   f8e4m3      bias 7, no infinity, one NaN a sign (0x7F, 0xFF), largest 448
+ *   f8e4m3fnuz  bias 8, no infinity, no -0, one NaN (0x80), largest 240
+ *   f8e5m2      bias 15, infinities and NaN as in IEEE, largest 57344
+ *   e8m0        2^(code - 127), NaN 0xFF; no zero, no sign
+ * A store rounds binary64 straight to the dtype, to nearest, ties to even; e8m0 has one significant bit, so that a tie,
+ * 1.5 * 2^k, goes up. Overflow is when rounding with an unbounded exponent gives more than the largest value:
+ *   HM_OVERFLOW_IEEE      gives NaN, in f8e5m2 infinity; for an infinite v too
+ *   HM_OVERFLOW_SATURATE  gives the largest value with v's sign; for an infinite v too
+ * NaN gives 0x7F, 0x80, 0x7E, 0xFF. e8m0: what is below 2^-127, 0 and -0 too, gives 2^-127; a negative v gives NaN. */
 typedef enum { HM_OVERFLOW_IEEE = 0, HM_OVERFLOW_SATURATE } hm_overflow;
-uint8_t hm_store8(hm_dtype dtype, double v, hm_overflow overflow); /* the code of v; 0 for dtypes that are not those four */
+/* The code of v, and the value of a code; 0 and NaN for dtypes that are not those four. */
+uint8_t hm_store8(hm_dtype dtype, double v, hm_overflow overflow);
 double hm_load8(hm_dtype dtype, uint8_t code);
 
 #endif

@@ -12,8 +12,8 @@ enum { HALF = 0, BFLOAT, KINDS };
 
 struct hm_rope_cache {
     int64_t rows, width;
-    float *master;                /* [rows, width]; written by create alone */
-    _Atomic(void *) copy[KINDS];  /* NULL: nobody has asked yet; set once, under the lock */
+    float *master;               /* [rows, width]; written by create alone */
+    _Atomic(void *) copy[KINDS]; /* NULL: nobody has asked yet; set once, under the lock */
     atomic_int conversions[KINDS];
     pthread_mutex_t lock;
 };
@@ -28,9 +28,12 @@ hm_status hm_rope_cache_create(const hm_rope_table_args *table, hm_rope_cache **
     if ((s = hm_read_args("rope_table", table, &a, sizeof a))) return s;
     if (a.out.dtype != HM_F32)
         return hm_fail(HM_BAD_DTYPE, "%s: table->out is %s; the master has to be f32", op, hm_dtype_name(a.out.dtype));
-    if (a.out.data) return hm_fail(HM_BAD_ARG, "%s: table->out has data at %p; it has to be NULL, the cache owns its memory", op, a.out.data);
+    if (a.out.data)
+        return hm_fail(HM_BAD_ARG, "%s: table->out has data at %p; it has to be NULL, the cache owns its memory", op,
+                       a.out.data);
     /* A shape that is out of range is refused by the table's own check, which needs some address. */
-    bool sane = a.out.ndim == 2 && a.out.shape[0] >= 0 && a.out.shape[0] <= 1 << 24 && a.out.shape[1] > 0 && a.out.shape[1] <= 65536;
+    bool sane = a.out.ndim == 2 && a.out.shape[0] >= 0 && a.out.shape[0] <= 1 << 24 && a.out.shape[1] > 0 &&
+                a.out.shape[1] <= 65536;
     int64_t elements = sane ? a.out.shape[0] * a.out.shape[1] : 1;
     hm_rope_cache *c = calloc(1, sizeof *c);
     float *master = malloc((size_t)(elements + !elements) * sizeof *master);

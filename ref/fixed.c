@@ -47,7 +47,8 @@ hm_fixed hm_fixed_scale(hm_fixed a, int k) {
     int limbs = k >= 0 ? k / 64 : -((63 - k) / 64), bits = k - 64 * limbs; /* k = 64 limbs + bits, 0 <= bits < 64 */
     for (int i = 0; i < HM_LIMBS; i++) {
         int from = i - limbs;
-        uint64_t high = from >= 0 && from < HM_LIMBS ? a.limb[from] : 0, low = from >= 1 && from <= HM_LIMBS ? a.limb[from - 1] : 0;
+        uint64_t high = from >= 0 && from < HM_LIMBS ? a.limb[from] : 0,
+                 low = from >= 1 && from <= HM_LIMBS ? a.limb[from - 1] : 0;
         r.limb[i] = bits ? high << bits | low >> (64 - bits) : high;
     }
     return r;
@@ -145,8 +146,12 @@ int64_t hm_fixed_floor(hm_fixed a) {
 }
 
 /* Truncated; tests/unit/math.c compares them with MPFR's. */
-static const hm_fixed pi = {false, {0x452821e638d01377, 0x082efa98ec4e6c89, 0xa4093822299f31d0, 0x13198a2e03707344, 0x243f6a8885a308d3, 0x0000000000000003}};
-static const hm_fixed ln2 = {false, {0xe7b876206debac98, 0x8a0d175b8baafa2b, 0x40f343267298b62d, 0xc9e3b39803f2f6af, 0xb17217f7d1cf79ab, 0x0000000000000000}};
+static const hm_fixed pi = {false,
+                            {0x452821e638d01377, 0x082efa98ec4e6c89, 0xa4093822299f31d0, 0x13198a2e03707344,
+                             0x243f6a8885a308d3, 0x0000000000000003}};
+static const hm_fixed ln2 = {false,
+                             {0xe7b876206debac98, 0x8a0d175b8baafa2b, 0x40f343267298b62d, 0xc9e3b39803f2f6af,
+                              0xb17217f7d1cf79ab, 0x0000000000000000}};
 
 hm_fixed hm_fixed_pi(void) { return pi; }
 hm_fixed hm_fixed_ln2(void) { return ln2; }
@@ -184,7 +189,8 @@ hm_fixed hm_fixed_ln(hm_fixed v) {
 /* x = k ln 2 + r, |r| < 0.35; e^(r/256) by its series, squared eight times. */
 int hm_fixed_exp(hm_fixed x, hm_fixed *mantissa) {
     int64_t k = (int64_t)rint(hm_fixed_split(x, NULL) * 0x1.71547652b82fep0);
-    hm_fixed r = hm_fixed_scale(hm_fixed_sub(x, hm_fixed_mul(ln2, hm_fixed_int(k))), -8), sum = hm_fixed_int(1), term = sum;
+    hm_fixed r = hm_fixed_scale(hm_fixed_sub(x, hm_fixed_mul(ln2, hm_fixed_int(k))), -8), sum = hm_fixed_int(1),
+             term = sum;
     for (uint64_t i = 1; !is_zero(term.limb); i++) {
         term = div_small(hm_fixed_mul(term, r), i);
         sum = hm_fixed_add(sum, term);
@@ -226,7 +232,8 @@ double hm_fixed_split(hm_fixed a, double *tail) {
     for (int p = 0; p < 2; p++) {
         int top = top_bit(&a), low = top - 52;
         if (top < 0) break;
-        hm_fixed m = hm_fixed_scale(a, -low); /* the leading 53 bits as an integer in limb 0, and nothing else after the cut */
+        hm_fixed m =
+            hm_fixed_scale(a, -low); /* the leading 53 bits as an integer in limb 0, and nothing else after the cut */
         part[p] = ldexp((double)(m.limb[0] & ((UINT64_C(1) << 53) - 1)), low - 64 * HM_FRACTION_LIMBS);
         if (a.negative) part[p] = -part[p];
         a = hm_fixed_sub(a, hm_fixed_double(part[p]));

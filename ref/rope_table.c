@@ -1,5 +1,6 @@
-/* rope_table: constants of a column in fixed point (fixed.h), elements in double-double (math.h), and fixed point again for the rare
- * element that double-double cannot round. Mode f32 goes through upstream's steps, each correctly rounded to f32. */
+/* rope_table: constants of a column in fixed point (fixed.h), elements in double-double (math.h), and fixed point again
+ * for the rare element that double-double cannot round. Mode f32 goes through upstream's steps, each correctly rounded
+ * to f32. */
 #include <hallmark/rope_table.h>
 #include <stdlib.h>
 
@@ -10,8 +11,8 @@
 #include "math.h"
 
 typedef struct {
-    float inv32;        /* mode f32 */
-    hm_dd inv;          /* mode exact: the position's factor, off by 2^-105 relative */
+    float inv32; /* mode f32 */
+    hm_dd inv;   /* mode exact: the position's factor, off by 2^-105 relative */
     hm_fixed inv_fixed;
     int axis;
 } column;
@@ -20,17 +21,19 @@ typedef struct {
     const hm_rope_table_args *a;
     bool exact;
     int64_t half;
-    column *columns;    /* [half] */
-    hm_fixed ln_base;   /* of the base in force: with dynamic_ntk the larger one */
+    column *columns;  /* [half] */
+    hm_fixed ln_base; /* of the base in force: with dynamic_ntk the larger one */
     float base32;
     hm_fixed ln_base32;
-    hm_fixed low, high; /* ends of yarn's ramp */
+    hm_fixed low, high;   /* ends of yarn's ramp */
     hm_fixed scale_fixed; /* of cos and sin */
     hm_dd scale;
     float scale32;
 } table;
 
-static bool is_yarn(const table *t) { return t->a->scaling == HM_SCALING_YARN || t->a->scaling == HM_SCALING_DEEPSEEK_YARN; }
+static bool is_yarn(const table *t) {
+    return t->a->scaling == HM_SCALING_YARN || t->a->scaling == HM_SCALING_DEEPSEEK_YARN;
+}
 
 static hm_fixed number(double v) { return hm_fixed_double(v); }
 static hm_fixed ln(double v) { return hm_fixed_ln(number(v)); }
@@ -56,7 +59,7 @@ static float exp32(hm_fixed x) {
     return (float)ldexp(round_fixed(HM_F32, mantissa), k);
 }
 
-/* ---- factors of cos and sin -------------------------------------------------------------------------------------------- */
+/* ---- factors of cos and sin -------------------------------------------------------------------------------------- */
 
 static hm_fixed g(const hm_rope_table_args *a, double weight) {
     hm_fixed one = hm_fixed_int(1);
@@ -70,16 +73,19 @@ static hm_fixed ratio(const hm_rope_table_args *a) {
 static hm_fixed scale_of(const hm_rope_table_args *a) {
     double given = a->attention_factor, D = (double)a->original_max_position, M = (double)a->max_position;
     switch (a->scaling) {
-    case HM_SCALING_YARN: return given != 0 ? number(given) : a->mscale != 0 && a->mscale_all_dim != 0 ? ratio(a) : g(a, 1);
-    case HM_SCALING_DEEPSEEK_YARN: return times(ratio(a), number(given != 0 ? given : 1));
-    case HM_SCALING_LONGROPE:
-        if (given != 0) return number(given);
-        return M > D ? hm_fixed_sqrt(plus(hm_fixed_int(1), over(minus(ln(M), ln(D)), ln(D)))) : hm_fixed_int(1);
-    default: return hm_fixed_int(1);
+        case HM_SCALING_YARN:
+            return given != 0 ? number(given) : a->mscale != 0 && a->mscale_all_dim != 0 ? ratio(a) : g(a, 1);
+        case HM_SCALING_DEEPSEEK_YARN:
+            return times(ratio(a), number(given != 0 ? given : 1));
+        case HM_SCALING_LONGROPE:
+            if (given != 0) return number(given);
+            return M > D ? hm_fixed_sqrt(plus(hm_fixed_int(1), over(minus(ln(M), ln(D)), ln(D)))) : hm_fixed_int(1);
+        default:
+            return hm_fixed_int(1);
     }
 }
 
-/* ---- frequencies --------------------------------------------------------------------------------------------------------- */
+/* ---- frequencies ------------------------------------------------------------------------------------------------- */
 
 static void find_base(table *t) {
     const hm_rope_table_args *a = t->a;
@@ -104,7 +110,8 @@ static hm_fixed correction(const table *t, double turns) {
 static void find_ramp(table *t) {
     const hm_rope_table_args *a = t->a;
     if (!is_yarn(t)) return;
-    hm_fixed low = correction(t, a->beta_fast), high = correction(t, a->beta_slow), last = hm_fixed_int(2 * t->half - 1), zero = {0};
+    hm_fixed low = correction(t, a->beta_fast), high = correction(t, a->beta_slow),
+             last = hm_fixed_int(2 * t->half - 1), zero = {0};
     if (a->fraction == HM_FRACTION_DROP) {
         low = hm_fixed_int(hm_fixed_floor(low));
         high = hm_fixed_int(-hm_fixed_floor(minus(zero, high)));
@@ -116,7 +123,8 @@ static void find_ramp(table *t) {
 
 static hm_fixed exact_frequency(const table *t, int64_t j) {
     const hm_rope_table_args *a = t->a;
-    hm_fixed e = over(hm_fixed_int(j), hm_fixed_int(t->half)), zero = {0}, one = hm_fixed_int(1), s = number(a->factor), mantissa;
+    hm_fixed e = over(hm_fixed_int(j), hm_fixed_int(t->half)), zero = {0}, one = hm_fixed_int(1), s = number(a->factor),
+             mantissa;
     int k = hm_fixed_exp(minus(zero, times(e, t->ln_base)), &mantissa);
     hm_fixed f = hm_fixed_scale(mantissa, k);
     if (a->scaling == HM_SCALING_LINEAR) return over(f, s); /* position / s times f */
@@ -135,7 +143,8 @@ static hm_fixed exact_frequency(const table *t, int64_t j) {
         hm_fixed part = hm_fixed_compare(low, high) == 0 ? zero : over(minus(turns, low), minus(high, low));
         return plus(times(minus(one, part), over(f, s)), times(part, f));
     }
-    if (a->scaling == HM_SCALING_LONGROPE) return over(f, number((double)((const float *)a->factors.data)[j * a->factors.stride[0]]));
+    if (a->scaling == HM_SCALING_LONGROPE)
+        return over(f, number((double)((const float *)a->factors.data)[j * a->factors.stride[0]]));
     return f;
 }
 
@@ -158,7 +167,8 @@ static float f32_frequency(const table *t, int64_t j) {
         float part = low == high ? 0 : ((float)D / wavelength - (float)low) / (float)(high - low);
         return (1 - part) * f / s + part * f;
     }
-    if (a->scaling == HM_SCALING_LONGROPE) return 1 / (((const float *)a->factors.data)[j * a->factors.stride[0]] * power);
+    if (a->scaling == HM_SCALING_LONGROPE)
+        return 1 / (((const float *)a->factors.data)[j * a->factors.stride[0]] * power);
     return f;
 }
 
@@ -187,7 +197,7 @@ static bool open_table(table *t, const hm_rope_table_args *a) {
     return true;
 }
 
-/* ---- elements --------------------------------------------------------------------------------------------------------------- */
+/* ---- elements ---------------------------------------------------------------------------------------------------- */
 
 /* RN_dtype of a value within slack of v, if that is one number. */
 static bool decided(hm_dtype dtype, hm_dd v, double slack, double *r) {
@@ -205,7 +215,8 @@ static void element_f32(float angle, float *cos, float *sin) {
         *cos = 1, *sin = 0;
         return;
     }
-    if (!decided(HM_F32, s, fabs(s.hi) * 0x1p-94 + 0x1p-121, &rs) || !decided(HM_F32, c, fabs(c.hi) * 0x1p-94 + 0x1p-121, &rc)) {
+    if (!decided(HM_F32, s, fabs(s.hi) * 0x1p-94 + 0x1p-121, &rs) ||
+        !decided(HM_F32, c, fabs(c.hi) * 0x1p-94 + 0x1p-121, &rc)) {
         hm_fixed fs, fc;
         hm_fixed_sincos(number((double)angle), &fs, &fc);
         rs = round_fixed(HM_F32, fs), rc = round_fixed(HM_F32, fc);
@@ -213,7 +224,8 @@ static void element_f32(float angle, float *cos, float *sin) {
     *cos = (float)rc, *sin = (float)rs;
 }
 
-/* Slack: that of hm_dd_sincos doubled, 2^-100 of the angle (its product is off by 2^-102), and 2^-100 for the last product. */
+/* Slack: that of hm_dd_sincos doubled, 2^-100 of the angle (its product is off by 2^-102), and 2^-100 for the last
+ * product. */
 static void element_exact(const table *t, const column *k, int64_t position, double *cos, double *sin) {
     hm_dtype dtype = t->a->out.dtype;
     if (position == 0) {
@@ -224,7 +236,8 @@ static void element_exact(const table *t, const column *k, int64_t position, dou
     hm_dd_sincos(angle, &s, &c);
     s = hm_dd_mul(s, t->scale), c = hm_dd_mul(c, t->scale);
     double slack = (angle.hi * 0x1p-100 + 0x1p-121) * 2 * t->scale.hi;
-    if (decided(dtype, s, slack + fabs(s.hi) * 0x1p-93, sin) && decided(dtype, c, slack + fabs(c.hi) * 0x1p-93, cos)) return;
+    if (decided(dtype, s, slack + fabs(s.hi) * 0x1p-93, sin) && decided(dtype, c, slack + fabs(c.hi) * 0x1p-93, cos))
+        return;
     hm_fixed fs, fc;
     hm_fixed_sincos(times(k->inv_fixed, hm_fixed_int(position)), &fs, &fc);
     *sin = round_fixed(dtype, times(fs, t->scale_fixed)), *cos = round_fixed(dtype, times(fc, t->scale_fixed));
@@ -261,7 +274,8 @@ hm_status hm_rope_table_ref(const hm_rope_table_args *args) {
     hm_status s = hm_rope_table_read(args, &a);
     if (s) return s;
     if (a.out.place != HM_HOST) return hm_fail(HM_UNSUPPORTED, "rope_table: ref works on host tensors only");
-    if (!open_table(&t, &a)) return hm_fail(HM_NO_MEMORY, "rope_table: no memory for %lld columns", (long long)(a.out.shape[1] / 2));
+    if (!open_table(&t, &a))
+        return hm_fail(HM_NO_MEMORY, "rope_table: no memory for %lld columns", (long long)(a.out.shape[1] / 2));
     int64_t rows = a.out.shape[0];
 #pragma omp parallel for schedule(static) if (rows * t.half > 4096)
     for (int64_t p = 0; p < rows; p++) row(&t, p);

@@ -1,8 +1,8 @@
-/* The long tier's proof of the converters: all 2^32 f32 values, as binary64, stored in f16, bf16, f32 and the four 8-bit dtypes; all 2^16
- * codes of f16 and bf16 loaded; and binary64 values that no f32 holds (2^24 a dtype, half of them midpoints or beside
- * one) against MPFR. The expected values come from integer arithmetic on the f32 code that shares nothing with
- * op/dtype.c, from the CPU's own converters where it has them (F16C), and from MPFR. Prints one line a target; exit 1
- * on any difference. */
+/* The long tier's proof of the converters: all 2^32 f32 values, as binary64, stored in f16, bf16, f32 and the four
+ * 8-bit dtypes; all 2^16 codes of f16 and bf16 loaded; and binary64 values that no f32 holds (2^24 a dtype, half of
+ * them midpoints or beside one) against MPFR. The expected values come from integer arithmetic on the f32 code that
+ * shares nothing with op/dtype.c, from the CPU's own converters where it has them (F16C), and from MPFR. Prints one
+ * line a target; exit 1 on any difference. */
 #include <inttypes.h>
 #include <math.h>
 #include <mpfr.h>
@@ -66,7 +66,8 @@ static int64_t all_f32(hm_dtype dtype, int bits, int bias) {
 }
 
 /* f32 code to an 8-bit code, in integers. largest: the code of the largest value; over: what IEEE overflow gives. */
-static uint8_t narrow8(uint32_t code, int bits, int bias, uint32_t largest, uint32_t over, hm_dtype dtype, bool saturate) {
+static uint8_t narrow8(uint32_t code, int bits, int bias, uint32_t largest, uint32_t over, hm_dtype dtype,
+                       bool saturate) {
     uint32_t sign = code >> 31 << 7, exponent = code >> 23 & 255, fraction = code & 0x7FFFFF;
     if (exponent == 255 && fraction) return dtype == HM_F8E4M3 ? 0x7F : dtype == HM_F8E5M2 ? 0x7E : 0x80;
     int e = exponent ? (int)exponent : 1, target = e - 127 + bias;
@@ -78,7 +79,8 @@ static uint8_t narrow8(uint32_t code, int bits, int bias, uint32_t largest, uint
     return (uint8_t)(dtype == HM_F8E4M3FNUZ && r == 0 ? 0 : sign | r);
 }
 
-/* Nearest power of two, a tie upward, by comparing the fraction with one half; f32 subnormals are 2^-127 or its neighbour. */
+/* Nearest power of two, a tie upward, by comparing the fraction with one half; f32 subnormals are 2^-127 or its
+ * neighbour. */
 static uint8_t narrow_e8m0(uint32_t code, bool saturate) {
     uint32_t exponent = code >> 23 & 255, fraction = code & 0x7FFFFF;
     if ((exponent == 255 && fraction) || (code >> 31 && code != 0x80000000u)) return 0xFF;
@@ -219,7 +221,8 @@ int main(void) {
     bad += line("all 2^32 f32 values to f8e4m3fnuz", all_f32_in_8(HM_F8E4M3FNUZ, 3, 8, 0x7F, 0x80));
     bad += line("all 2^32 f32 values to f8e5m2", all_f32_in_8(HM_F8E5M2, 2, 15, 0x7B, 0x7C));
     bad += line("all 2^32 f32 values to e8m0", all_f32_in_8(HM_E8M0, 0, 0, 0, 0));
-    bad += line("all 8-bit codes and back", all_codes_8(HM_F8E4M3) + all_codes_8(HM_F8E4M3FNUZ) + all_codes_8(HM_F8E5M2) + all_codes_8(HM_E8M0));
+    bad += line("all 8-bit codes and back",
+                all_codes_8(HM_F8E4M3) + all_codes_8(HM_F8E4M3FNUZ) + all_codes_8(HM_F8E5M2) + all_codes_8(HM_E8M0));
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2")) /* then it has F16C too, a name that clang 14 does not take here */
         bad += line("the expected f16 codes, by the CPU's converter", hardware_f16());

@@ -110,12 +110,14 @@ static int make_table(hm_dtype dtype, hm_table_precision precision, hm_rope_scal
     for (int i = 0; i < POSITIONS; i++) positions[i] = i < 4 ? i : ((INT64_C(1) << 20) - 1) >> (i - 4) % 20;
     for (int j = 0; j < ROTARY / 2; j++) factors[j] = 1 + (float)(j * j) / 64;
     memset(out, 0, sizeof out);
-    hm_tensor tf = scaling == HM_SCALING_LONGROPE ? hm_tensor_of(factors, HM_F32, 1, (int64_t[]){ROTARY / 2}) : (hm_tensor){0};
-    hm_status status = hm_rope_table_ref(HM_ARGS(
-        rope_table, .out = hm_tensor_of(out, dtype, 2, (int64_t[]){POSITIONS, ROTARY}), .factors = tf,
-        .positions = hm_tensor_of(positions, HM_I64, 1, (int64_t[]){POSITIONS}), .precision = precision, .scaling = scaling,
-        .base = 1e6, .factor = 7, .original_max_position = 4096, .max_position = 131072, .beta_fast = 32, .beta_slow = 1,
-        .extrapolation_factor = 1, .mscale = 1, .mscale_all_dim = 0.707, .low_freq_factor = 1, .high_freq_factor = 4));
+    hm_tensor tf =
+        scaling == HM_SCALING_LONGROPE ? hm_tensor_of(factors, HM_F32, 1, (int64_t[]){ROTARY / 2}) : (hm_tensor){0};
+    hm_status status = hm_rope_table_ref(
+        HM_ARGS(rope_table, .out = hm_tensor_of(out, dtype, 2, (int64_t[]){POSITIONS, ROTARY}), .factors = tf,
+                .positions = hm_tensor_of(positions, HM_I64, 1, (int64_t[]){POSITIONS}), .precision = precision,
+                .scaling = scaling, .base = 1e6, .factor = 7, .original_max_position = 4096, .max_position = 131072,
+                .beta_fast = 32, .beta_slow = 1, .extrapolation_factor = 1, .mscale = 1, .mscale_all_dim = 0.707,
+                .low_freq_factor = 1, .high_freq_factor = 4));
     if (status != HM_OK) {
         fprintf(stderr, "ref_bits: %s: %s\n", hm_status_name(status), hm_error());
         return 1;

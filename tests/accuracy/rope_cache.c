@@ -1,6 +1,6 @@
-/* Eight threads ask one hm_rope_cache for three dtypes at once, each in another order: one conversion a dtype, one memory for all, the
- * master unchanged. A program of its own, since Criterion does not run under ThreadSanitizer; and the table is too small for a
- * team of OpenMP threads, whose barriers ThreadSanitizer does not see. */
+/* Eight threads ask one hm_rope_cache for three dtypes at once, each in another order: one conversion a dtype, one
+ * memory for all, the master unchanged. A program of its own, since Criterion does not run under ThreadSanitizer; and
+ * the table is too small for a team of OpenMP threads, whose barriers ThreadSanitizer does not see. */
 #include <hallmark/rope_cache.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -52,7 +52,8 @@ int main(void) {
         for (int t = 0; t < THREADS; t++) pthread_join(thread[t], NULL);
         for (int t = 0; t < THREADS; t++) {
             wrong += askers[t].status != HM_OK || askers[t].sum == 0;
-            for (int i = 0; i < 3; i++) wrong += askers[t].view[i].data != askers[0].view[i].data || askers[t].view[i].dtype != dtypes[i];
+            for (int i = 0; i < 3; i++)
+                wrong += askers[t].view[i].data != askers[0].view[i].data || askers[t].view[i].dtype != dtypes[i];
         }
         for (int i = 0; i < 3; i++) wrong += hm_rope_cache_conversions(cache, dtypes[i]) != (i > 0);
         wrong += memcmp(askers[0].view[0].data, want, sizeof want) != 0;

@@ -1,8 +1,7 @@
-/* Are exact tables correctly rounded? The table of rotary_dim 64 and base 10000, positions 0 to 131071, in f32, against MPFR.
- *   rope_exact FILE     the entries that FILE lists (the 1,000 nearest to a rounding boundary), and every 499th of the others
- *   rope_exact --all    all 131072 x 64 entries
- *   rope_exact --find   prints the 1,000 nearest to a rounding boundary: position, column, log2 of the distance in ulp
- * data/rope_table_hardest.txt is the output of --find. */
+/* Are exact tables correctly rounded? The table of rotary_dim 64 and base 10000, positions 0 to 131071, in f32, against
+ * MPFR. rope_exact FILE     the entries that FILE lists (the 1,000 nearest to a rounding boundary), and every 499th of
+ * the others rope_exact --all    all 131072 x 64 entries rope_exact --find   prints the 1,000 nearest to a rounding
+ * boundary: position, column, log2 of the distance in ulp data/rope_table_hardest.txt is the output of --find. */
 #include <hallmark/rope_table.h>
 #include <math.h>
 #include <mpfr.h>
@@ -26,7 +25,8 @@ static void make_inv(void) {
     }
 }
 
-/* cos and sin of position and frequency j, to BITS bits: no entry is nearer to a boundary than 2^-25 ulp, as --find shows. */
+/* cos and sin of position and frequency j, to BITS bits: no entry is nearer to a boundary than 2^-25 ulp, as --find
+ * shows. */
 static void truth(int64_t position, int j, mpfr_t cos, mpfr_t sin) {
     mpfr_t angle;
     mpfr_init2(angle, BITS + 64);
@@ -81,7 +81,8 @@ static int find(void) {
         mpfr_clears(v[0], v[1], (mpfr_ptr)0);
     }
     qsort(near, (size_t)n, sizeof *near, nearer);
-    for (int i = 0; i < HARDEST && i < n; i++) printf("%lld %d %.1f\n", (long long)near[i].position, near[i].column, near[i].distance);
+    for (int i = 0; i < HARDEST && i < n; i++)
+        printf("%lld %d %.1f\n", (long long)near[i].position, near[i].column, near[i].distance);
     return n < HARDEST;
 }
 
@@ -102,7 +103,8 @@ int main(int argc, char **argv) {
     if (argc == 2 && !strcmp(argv[1], "--find")) return find();
     float *table = malloc(sizeof *table * POSITIONS * WIDTH);
     if (argc != 2 || !table) return 2;
-    if (hm_rope_table(HM_ARGS(rope_table, .out = hm_tensor_of(table, HM_F32, 2, shape), .precision = HM_TABLE_EXACT, .base = 10000)))
+    if (hm_rope_table(HM_ARGS(rope_table, .out = hm_tensor_of(table, HM_F32, 2, shape), .precision = HM_TABLE_EXACT,
+                              .base = 10000)))
         return puts(hm_error()), 2;
     int64_t wrong = 0, checked = 0, listed = 0;
     bool all = !strcmp(argv[1], "--all");
@@ -122,6 +124,7 @@ int main(int argc, char **argv) {
     }
     if (f) fclose(f);
     free(table);
-    printf("%lld entries and %lld of the hardest: %lld not correctly rounded\n", (long long)checked, (long long)listed, (long long)wrong);
+    printf("%lld entries and %lld of the hardest: %lld not correctly rounded\n", (long long)checked, (long long)listed,
+           (long long)wrong);
     return wrong != 0 || (!all && listed != HARDEST);
 }

@@ -259,7 +259,31 @@ run 0 golden --check "$data/golden"
 cp "$data"/golden/*.safetensors . || bad 'no golden files'
 printf '\001' | dd of=rms_norm.safetensors bs=1 seek=$(($(stat -c %s rms_norm.safetensors) - 3)) conv=notrunc 2>/dev/null
 run 1 golden --check .
+grep -q '^./rms_norm.safetensors: DIFFERS .* in its bytes$' out || bad 'a changed byte is not named'
 run 0 golden --check . --op fused_add_rms_norm
+mkdir few && run 0 golden --inputs --case 'rms_norm x=bf16[3,8] weight=f32' -o few/rms_norm.safetensors
+run 1 golden --check few --op rms_norm # regenerates from its own list, which is not the suite's
+grep -q 'DIFFERS .* in its list of calls$' out || bad 'lost cases are not named'
+run 2 golden --check few --op fused_add_rms_norm && says 'No such file'
+# They are traces: the ideal values were "recorded", and what has its inputs runs.
+for op in rms_norm fused_add_rms_norm rotary_embedding rope_table concat_mla_q; do
+    run 0 replay "$data/golden/$op.safetensors"
+    run 0 replay --impl ref "$data/golden/$op.safetensors"
+done
+run 1 replay --impl fault:rms_norm.not_divided "$data/golden/rms_norm.safetensors"
+# Tensors of listed calls without inputs are passed over; nothing else is.
+ideal='"c7/ideal.out":{"dtype":"F32","shape":[2,4],"data_offsets":[64,96]}'
+listed='"hallmark.golden.calls":"[{\"id\":\"c7\",\"op\":\"rms_norm\"}]"'
+meta=$(meta "[$call]")
+file sampled.safetensors "{${meta%\}},$listed},$x,$out,$ideal}" 96
+run 4 replay sampled.safetensors
+refused "'c7/ideal.out' belongs to no call" "{$meta,$x,$out,$ideal}" 96
+refused "'c7/ideal.y' belongs to no call" "{${meta%\}},$listed},$x,$out,${ideal/.out/.y}}" 96
+refused "'c7/x' belongs to no call" "{${meta%\}},$listed},$x,$out,${ideal/ideal.out/x}}" 96
+refused "'c8/ideal.out' belongs to no call" "{${meta%\}},$listed},$x,$out,${ideal/c7/c8}}" 96
+for junk in 1 '[1]' '[{}]' '[{\"id\":1,\"op\":2}]' nonsense; do
+    refused "'c7/ideal.out' belongs to no call" "{${meta%\}},\"hallmark.golden.calls\":\"$junk\"},$x,$out,$ideal}" 96
+done
 run 0 golden --inputs --case 'rms_norm x=bf16[3,8] weight=f32 gen=normal seed=1' --case 'rms_norm x=f16[2,5] weight=none' -o inputs.safetensors
 run 0 replay --impl ref inputs.safetensors
 run 1 replay --impl fault:rms_norm.not_divided inputs.safetensors

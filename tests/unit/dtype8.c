@@ -1,5 +1,6 @@
-/* Every code and every rounding boundary of the 8-bit dtypes. What is expected comes from tables of the definitions (the values of all
- * codes by ldexp) and from order alone: the nearest code, the even one of two as near; beyond the largest, the rule of overflow. */
+/* Every code and every rounding boundary of the 8-bit dtypes. What is expected comes from tables of the definitions
+ * (the values of all codes by ldexp) and from order alone: the nearest code, the even one of two as near; beyond the
+ * largest, the rule of overflow. */
 #include <criterion/criterion.h>
 #include <math.h>
 
@@ -11,13 +12,15 @@ typedef struct {
     uint8_t nan;
 } format;
 
-static const format formats[] = {{HM_F8E4M3, 3, 7, 0x7F, 0x7F}, {HM_F8E4M3FNUZ, 3, 8, 0x80, 0x80}, {HM_F8E5M2, 2, 15, 0x7C, 0x7E}};
+static const format formats[] = {
+    {HM_F8E4M3, 3, 7, 0x7F, 0x7F}, {HM_F8E4M3FNUZ, 3, 8, 0x80, 0x80}, {HM_F8E5M2, 2, 15, 0x7C, 0x7E}};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 /* Of any code that follows the finite ones too: the value if exponents went on. */
 static double decode(const format *f, int code) {
     int exponent = code >> f->fraction, fraction = code & ((1 << f->fraction) - 1);
-    return exponent ? ldexp(fraction + (1 << f->fraction), exponent - f->bias - f->fraction) : ldexp(fraction, 1 - f->bias - f->fraction);
+    return exponent ? ldexp(fraction + (1 << f->fraction), exponent - f->bias - f->fraction)
+                    : ldexp(fraction, 1 - f->bias - f->fraction);
 }
 
 static uint8_t overflowed(const format *f, bool negative, hm_overflow overflow) {
@@ -29,10 +32,12 @@ static uint8_t overflowed(const format *f, bool negative, hm_overflow overflow) 
 static void stores(const format *f, double v, int code) {
     for (int overflow = 0; overflow < 2; overflow++)
         for (int negative = 0; negative < 2; negative++) {
-            uint8_t want = code < f->finite ? (uint8_t)(code | (negative ? 0x80 : 0)) : overflowed(f, negative, overflow);
+            uint8_t want =
+                code < f->finite ? (uint8_t)(code | (negative ? 0x80 : 0)) : overflowed(f, negative, overflow);
             if (f->dtype == HM_F8E4M3FNUZ && code == 0) want = 0; /* no -0 */
             uint8_t got = hm_store8(f->dtype, negative ? -v : v, overflow);
-            cr_assert_eq(got, want, "%s: %s%a gives 0x%02X, not 0x%02X", hm_dtype_name(f->dtype), negative ? "-" : "", v, got, want);
+            cr_assert_eq(got, want, "%s: %s%a gives 0x%02X, not 0x%02X", hm_dtype_name(f->dtype), negative ? "-" : "",
+                         v, got, want);
         }
 }
 
@@ -55,9 +60,12 @@ Test(dtype8, loads_every_code) {
             const format *f = &formats[k];
             int magnitude = code & 0x7F;
             double v = hm_load8(f->dtype, (uint8_t)code), want = decode(f, magnitude);
-            if (f->dtype == HM_F8E4M3FNUZ ? code == 0x80 : magnitude >= f->finite) want = f->dtype == HM_F8E5M2 && magnitude == 0x7C ? INFINITY : NAN;
+            if (f->dtype == HM_F8E4M3FNUZ ? code == 0x80 : magnitude >= f->finite)
+                want = f->dtype == HM_F8E5M2 && magnitude == 0x7C ? INFINITY : NAN;
             if (isnan(want)) cr_assert(isnan(v), "%s 0x%02X", hm_dtype_name(f->dtype), code);
-            else cr_assert(v == (code & 0x80 ? -want : want) && !signbit(v) == !(code & 0x80), "%s 0x%02X", hm_dtype_name(f->dtype), code);
+            else
+                cr_assert(v == (code & 0x80 ? -want : want) && !signbit(v) == !(code & 0x80), "%s 0x%02X",
+                          hm_dtype_name(f->dtype), code);
         }
 }
 

@@ -1,4 +1,5 @@
-/* The functions behind rotary tables against MPFR: sampled over their ranges, and at the arguments that are hardest to reduce. */
+/* The functions behind rotary tables against MPFR: sampled over their ranges, and at the arguments that are hardest to
+ * reduce. */
 #include <criterion/criterion.h>
 #include <stdint.h>
 #define MPFR_USE_INTMAX_T
@@ -51,7 +52,8 @@ Test(math, fixed_point) {
     mpfr_const_log2(w, MPFR_RNDN);
     cr_assert(near(hm_fixed_ln2(), w, -320));
     for (int i = 0; i < 3000; i++) {
-        double v = ldexp(1 + unit(), below(100) - 40), e = (unit() - 0.5) * ldexp(1, below(8)), a = (unit() - 0.3) * ldexp(1, below(36));
+        double v = ldexp(1 + unit(), below(100) - 40), e = (unit() - 0.5) * ldexp(1, below(8)),
+               a = (unit() - 0.3) * ldexp(1, below(36));
         double n = (unit() - 0.5) * 1e6, d = i % 2 ? (unit() - 0.5) * 100 : (double)(1 + below(1000));
         int quarters = 1 + (int)fmax(0, ilogb(a));
         mpfr_set_d(x, v, MPFR_RNDN);
@@ -71,7 +73,8 @@ Test(math, fixed_point) {
         cr_assert(near(s, w, -312 + quarters), "sin %a", a);
         mpfr_cos(w, x, MPFR_RNDN);
         cr_assert(near(c, w, -312 + quarters), "cos %a", a);
-        hm_fixed q = hm_fixed_div(hm_fixed_double(n), hm_fixed_double(d)), product = hm_fixed_mul(hm_fixed_double(n), hm_fixed_double(d));
+        hm_fixed q = hm_fixed_div(hm_fixed_double(n), hm_fixed_double(d)),
+                 product = hm_fixed_mul(hm_fixed_double(n), hm_fixed_double(d));
         mpfr_set_d(x, n, MPFR_RNDN);
         mpfr_div_d(w, x, d, MPFR_RNDN);
         cr_assert(near(q, w, -318), "%a / %a", n, d);
@@ -100,7 +103,8 @@ static void sincos_is_near(hm_dd angle) {
         mpfr_sub_d(w, w, v[i].hi, MPFR_RNDN);
         mpfr_sub_d(w, w, v[i].lo, MPFR_RNDN);
         double error = fabs(mpfr_get_d(w, MPFR_RNDN));
-        cr_assert(error <= size * 0x1p-95 + 0x1p-122, "%s of %a + %a is off by %a", i ? "cos" : "sin", angle.hi, angle.lo, error);
+        cr_assert(error <= size * 0x1p-95 + 0x1p-122, "%s of %a + %a is off by %a", i ? "cos" : "sin", angle.hi,
+                  angle.lo, error);
     }
     mpfr_clears(x, w, (mpfr_ptr)0);
 }
@@ -109,13 +113,15 @@ Test(math, double_double_sincos) {
     sincos_is_near(hm_dd_of(0));
     sincos_is_near(hm_dd_of(0x1.8e1b0ep27));
     sincos_is_near(hm_dd_of(0x1p36));
-    sincos_is_near(hm_dd_of(0x1.6ac5b262ca1ffp849 * 0x1p-813)); /* the double nearest to a multiple of pi/2, scaled into the range */
+    sincos_is_near(hm_dd_of(0x1.6ac5b262ca1ffp849 *
+                            0x1p-813)); /* the double nearest to a multiple of pi/2, scaled into the range */
     for (int i = 0; i < 100000; i++) {
         double a = ldexp(unit(), below(50) - 13), k = rint(unit() * 0x1p24);
         if (i % 3 == 0) sincos_is_near(hm_dd_of((double)(float)a));
         else if (i % 3 == 1) sincos_is_near(hm_two_sum(a, a * 0x1p-54 * (unit() - 0.5)));
         else /* close to a quarter turn, as close as double-double comes */
-            sincos_is_near(hm_dd_add(hm_dd_mul((hm_dd){0x1.921fb54442d18p0, 0x1.1a62633145c07p-54}, hm_dd_of(k)), hm_dd_of(ldexp(unit(), -below(70)))));
+            sincos_is_near(hm_dd_add(hm_dd_mul((hm_dd){0x1.921fb54442d18p0, 0x1.1a62633145c07p-54}, hm_dd_of(k)),
+                                     hm_dd_of(ldexp(unit(), -below(70)))));
     }
 }
 
@@ -124,11 +130,13 @@ Test(math, odd_rounding) {
     static const hm_dtype dtypes[] = {HM_F32, HM_F16, HM_BF16};
     for (int i = 0; i < 3000; i++)
         for (int t = 0; t < 3; t++) {
-            double v = hm_round_to(dtypes[t], ldexp(1 + unit(), below(12) - 6)), up = hm_next_up(dtypes[t], v), tie = v + (up - v) / 2;
+            double v = hm_round_to(dtypes[t], ldexp(1 + unit(), below(12) - 6)), up = hm_next_up(dtypes[t], v),
+                   tie = v + (up - v) / 2;
             for (int sign = -1; sign <= 1; sign += 2) {
                 cr_assert_eq(hm_round_to(dtypes[t], hm_dd_odd((hm_dd){sign * tie, sign * tie * 0x1p-80})), sign * up);
                 cr_assert_eq(hm_round_to(dtypes[t], hm_dd_odd((hm_dd){sign * tie, -sign * tie * 0x1p-80})), sign * v);
-                cr_assert_eq(hm_round_to(dtypes[t], hm_dd_odd((hm_dd){sign * tie, 0})), hm_round_to(dtypes[t], sign * tie));
+                cr_assert_eq(hm_round_to(dtypes[t], hm_dd_odd((hm_dd){sign * tie, 0})),
+                             hm_round_to(dtypes[t], sign * tie));
             }
         }
 }

@@ -1,5 +1,6 @@
-/* hm_rope_cache: one conversion a dtype whoever asks first, an f32 master that never changes, and the dtype that was asked for. The
- * checks are one function over an interface; caches that make the mistakes people made are handed to it and have to be caught. Threads: tests/accuracy/rope_cache.c. */
+/* hm_rope_cache: one conversion a dtype whoever asks first, an f32 master that never changes, and the dtype that was
+ * asked for. The checks are one function over an interface; caches that make the mistakes people made are handed to it
+ * and have to be caught. Threads: tests/accuracy/rope_cache.c. */
 #include <criterion/criterion.h>
 #include <hallmark/rope_cache.h>
 #include <math.h>
@@ -15,11 +16,13 @@ typedef struct {
     void (*destroy)(hm_rope_cache *cache);
 } interface;
 
-static const interface real = {hm_rope_cache_create, hm_rope_cache_get, hm_rope_cache_conversions, hm_rope_cache_destroy};
+static const interface real = {hm_rope_cache_create, hm_rope_cache_get, hm_rope_cache_conversions,
+                               hm_rope_cache_destroy};
 static const hm_dtype dtypes[] = {HM_F32, HM_BF16, HM_F16};
 
 static hm_rope_table_args table_of(double base) {
-    return *HM_ARGS(rope_table, .base = base, .out = {.dtype = HM_F32, .ndim = 2, .shape = {ROWS, WIDTH}, .stride = {WIDTH, 1}});
+    return *HM_ARGS(rope_table, .base = base,
+                    .out = {.dtype = HM_F32, .ndim = 2, .shape = {ROWS, WIDTH}, .stride = {WIDTH, 1}});
 }
 
 /* What the cache has to hold, by the op itself; 16 bits: RN of the f32 values by arithmetic of its own. */
@@ -49,8 +52,8 @@ static bool is_nearest(hm_dtype dtype, uint16_t h, double v) {
 }
 
 static bool holds(const hm_tensor *view, hm_dtype dtype, const float *f32) {
-    if (view->dtype != dtype || view->place != HM_HOST || view->ndim != 2 || view->shape[0] != ROWS || view->shape[1] != WIDTH ||
-        view->stride[0] != WIDTH || view->stride[1] != 1)
+    if (view->dtype != dtype || view->place != HM_HOST || view->ndim != 2 || view->shape[0] != ROWS ||
+        view->shape[1] != WIDTH || view->stride[0] != WIDTH || view->stride[1] != 1)
         return false;
     if (dtype == HM_F32) return !memcmp(view->data, f32, ELEMENTS * sizeof *f32);
     for (int i = 0; i < ELEMENTS; i++)
@@ -78,12 +81,14 @@ static const char *wrong(const interface *is) {
         int i = order[k];
         if (is->get(cache, dtypes[i], &view[i])) why = "get failed";
         else if (!holds(&view[i], dtypes[i], f32)) why = "a view has the wrong dtype, shape or values";
-        else if (is->get(cache, dtypes[i], &again) || again.data != view[i].data) why = "a second call returned other memory";
+        else if (is->get(cache, dtypes[i], &again) || again.data != view[i].data)
+            why = "a second call returned other memory";
     }
     for (int i = 0; i < 3 && !why; i++)
         if (is->conversions(cache, dtypes[i]) != (i > 0)) why = "the wrong number of conversions";
     for (int i = 2; i >= 0 && !why; i--)
-        if (is->get(second, dtypes[i], &again) || !holds(&again, dtypes[i], other)) why = "another table's views were returned";
+        if (is->get(second, dtypes[i], &again) || !holds(&again, dtypes[i], other))
+            why = "another table's views were returned";
     is->destroy(cache);
     is->destroy(second);
     return why;
@@ -91,9 +96,9 @@ static const char *wrong(const interface *is) {
 
 Test(rope_cache, does_what_it_says) { cr_assert_null(wrong(&real), "%s", wrong(&real)); }
 
-/* ---- the mistakes --------------------------------------------------------------------------------------------------------------- */
+/* ---- the mistakes ------------------------------------------------------------------------------------------------ */
 
-static uint16_t shared[ELEMENTS];      /* C5: a copy that outlives the table that it was made of */
+static uint16_t shared[ELEMENTS]; /* C5: a copy that outlives the table that it was made of */
 static bool shared_made;
 static int f32_copies;
 
@@ -130,7 +135,8 @@ static hm_status stale(hm_rope_cache *cache, hm_dtype dtype, hm_tensor *view) { 
     return s;
 }
 
-static hm_status one_slot(hm_rope_cache *cache, hm_dtype dtype, hm_tensor *view) { /* C6: bf16's copy was cast to f16 meanwhile */
+static hm_status one_slot(hm_rope_cache *cache, hm_dtype dtype,
+                          hm_tensor *view) { /* C6: bf16's copy was cast to f16 meanwhile */
     hm_tensor f16;
     hm_status s = hm_rope_cache_get(cache, dtype, view);
     if (s || dtype != HM_BF16 || !hm_rope_cache_conversions(cache, HM_F16)) return s;
@@ -153,7 +159,9 @@ static int counts_copies(const hm_rope_cache *cache, hm_dtype dtype) {
     return dtype == HM_F32 ? f32_copies : hm_rope_cache_conversions(cache, dtype);
 }
 
-static int always_again(const hm_rope_cache *cache, hm_dtype dtype) { return 2 * hm_rope_cache_conversions(cache, dtype); }
+static int always_again(const hm_rope_cache *cache, hm_dtype dtype) {
+    return 2 * hm_rope_cache_conversions(cache, dtype);
+}
 
 Test(rope_cache, catches_mistakes) {
     static const struct {
@@ -173,7 +181,7 @@ Test(rope_cache, catches_mistakes) {
         cr_expect_not_null(wrong(&mistakes[i].is), "%s was not caught", mistakes[i].id);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 Test(rope_cache, refuses) {
     hm_rope_table_args a = table_of(10000);
@@ -187,11 +195,13 @@ Test(rope_cache, refuses) {
     a = table_of(10000);
     a.out.data = &a;
     cr_assert_eq(hm_rope_cache_create(&a, &cache), HM_BAD_ARG);
-    static const int64_t shapes[][2] = {{4, 0}, {4, 7}, {4, -2}, {-1, 64}, {INT64_MAX, 64}, {4, INT64_MAX}, {(1 << 24) + 1, 2}, {1, 65538}};
+    static const int64_t shapes[][2] = {
+        {4, 0}, {4, 7}, {4, -2}, {-1, 64}, {INT64_MAX, 64}, {4, INT64_MAX}, {(1 << 24) + 1, 2}, {1, 65538}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         a = table_of(10000);
         memcpy(a.out.shape, shapes[i], sizeof shapes[i]);
-        cr_expect_eq(hm_rope_cache_create(&a, &cache), HM_BAD_SHAPE, "[%lld,%lld]: %s", (long long)shapes[i][0], (long long)shapes[i][1], hm_error());
+        cr_expect_eq(hm_rope_cache_create(&a, &cache), HM_BAD_SHAPE, "[%lld,%lld]: %s", (long long)shapes[i][0],
+                     (long long)shapes[i][1], hm_error());
         cr_expect_null(cache);
     }
     a = table_of(1);

@@ -96,7 +96,8 @@ enum { FIRST_ARG = 2 + HM_MAX_PARAMS };
 
 /* What smoke promises: every dtype of every argument, every mode value, every generator, every error of the family. */
 static int mark(const hm_case_spec *spec, void *context) {
-    bool(*seen)[64] = context; /* 0: generators, 1: statuses, 2 + i: values of mode i, FIRST_ARG + i: dtypes of argument i */
+    bool(*seen)[64] =
+        context; /* 0: generators, 1: statuses, 2 + i: values of mode i, FIRST_ARG + i: dtypes of argument i */
     for (int g = 0; g < hm_generator_count(); g++)
         if (!strcmp(hm_generator_at(g)->name, spec->generator)) seen[0][g] = true;
     seen[1][spec->expect] = true;
@@ -133,8 +134,8 @@ Test(suite, smoke_has_every_dtype_mode_generator_and_error) {
                 cr_expect(seen[2 + i][v], "%s: %s=%s", op->name, op->params[i].name, op->params[i].values[v]);
         for (int i = 0; i < op->nargs; i++)
             for (int d = HM_F32; d <= HM_BF16; d++)
-                cr_expect(seen[FIRST_ARG + i][d] || !may_be(op, i, (hm_dtype)d), "%s: %s=%s", op->name, op->args[i].name,
-                          hm_dtype_name(d));
+                cr_expect(seen[FIRST_ARG + i][d] || !may_be(op, i, (hm_dtype)d), "%s: %s=%s", op->name,
+                          op->args[i].name, hm_dtype_name(d));
     }
 }
 
