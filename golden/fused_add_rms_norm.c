@@ -106,4 +106,5 @@ static double distance(const void *context, int arg, int64_t row, int64_t index,
     return d;
 }
 
-const hm_golden_op hm_fused_add_rms_norm_golden = {"fused_add_rms_norm", open_context, close_context, row_of, distance, NULL};
+const hm_golden_op hm_fused_add_rms_norm_golden = {
+    "fused_add_rms_norm", open_context, close_context, row_of, distance, NULL};

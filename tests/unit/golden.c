@@ -114,8 +114,13 @@ typedef struct {
 static void get(const hm_golden *golden, int arg, int64_t row, hm_class class, hm_tier tier, answer *a) {
     hm_golden_parts *parts = a->row.parts;
     int64_t capacity = a->row.parts_capacity;
-    a->row = (hm_golden_row){.lo = a->lo, .hi = a->hi, .ideal = a->ideal, .exact = a->exact, .flags = a->flags,
-                              .parts = parts, .parts_capacity = capacity};
+    a->row = (hm_golden_row){.lo = a->lo,
+                             .hi = a->hi,
+                             .ideal = a->ideal,
+                             .exact = a->exact,
+                             .flags = a->flags,
+                             .parts = parts,
+                             .parts_capacity = capacity};
     memset(a->flags, 0xEE, sizeof a->flags);
     cr_assert_eq(hm_golden_row_get(golden, arg, row, class, tier, &a->row), HM_OK, "%s", hm_error());
 }
