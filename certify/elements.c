@@ -133,12 +133,13 @@ static hm_status judge_row(const output *o, int64_t row, hm_row *r, tally *t) {
     if (bits) hm_row_load_bits(o->out, row, r->raw);
     const uint64_t *raw = bits ? r->raw : NULL;
     hm_row_counts c = hm_row_compare(&r->gold, r->got, raw, n);
-    t->elements += n, t->point += c.point, t->range_free += c.range_free;
-    for (int64_t i = 0; bits && i < n; i++) /* how far a wrong copy is from the right one says nothing */
-        if (r->gold.flags[i] & HM_GOLD_BITS) r->exact[i] = NAN;
+    t->elements += n - c.unspecified, t->point += c.point, t->range_free += c.range_free;
+    for (int64_t i = 0; (bits || c.unspecified) && i < n;
+         i++) /* how far a wrong copy is from the right one says nothing */
+        if (r->gold.flags[i] & (HM_GOLD_BITS | HM_GOLD_UNSPECIFIED)) r->exact[i] = NAN;
     measure_row(o->golden, o->out->dtype, o->arg, row, r->got, r->exact, n, &t->far);
     if (!c.failing) { /* is it inside tighter classes as well? They are subsets: of a single value, the same */
-        if (c.point == n) return HM_OK;
+        if (c.point + c.unspecified == n) return HM_OK;
         for (; t->loosest < ladder->required; t->loosest++) {
             if ((s = get(o, row, t->loosest, r, NULL))) return s;
             if (!hm_row_compare(&r->gold, r->got, raw, n).failing) break;

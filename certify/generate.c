@@ -3,6 +3,7 @@
 
 #include "../op/dtype.h"
 #include "generators.h"
+#include "inputs.h"
 
 int hm_generator_count(void) { return hm_generators_count; }
 const hm_generator *hm_generator_at(int i) { return i >= 0 && i < hm_generators_count ? &hm_generators[i].is : NULL; }
@@ -51,7 +52,7 @@ static bool same_shape(const hm_tensor *a, const hm_tensor *b) {
     return a->data && a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape);
 }
 
-static bool is_real(hm_dtype dtype) { return dtype == HM_F32 || dtype == HM_F16 || dtype == HM_BF16; }
+static bool is_real(hm_dtype dtype) { return dtype >= HM_F32 && dtype <= HM_F8E5M2; }
 
 static void store(const hm_tensor *t, int64_t row, const double *v) {
     int64_t n = t->shape[t->ndim - 1], stride = t->stride[t->ndim - 1], size = (int64_t)hm_dtype_size(t->dtype);
@@ -85,6 +86,7 @@ bool hm_generator_separates(const hm_generator *g, const hm_op_info *op) {
 }
 
 int hm_generate_round(const hm_op_info *op, int arg) {
+    if (hm_inputs_of(op)) return 2; /* in the order of the table */
     return op->args[arg].rows_named_by ? 1 : table_of(op, arg) >= 0 ? 0 : 2;
 }
 
@@ -143,7 +145,9 @@ static void fill_patterns(const hm_source *s, const hm_tensor *t, int64_t row) {
 
 hm_status hm_generate_rows(const hm_case_spec *spec, int arg, const void *args, const int64_t *only, int64_t rows) {
     const hm_op_info *op = spec->op;
+    const hm_inputs *inputs = hm_inputs_of(op);
     const hm_tensor *t = hm_arg_tensor(op, args, arg), *first = NULL;
+    if (inputs && inputs->fill(spec, arg, args)) return HM_OK;
     int same = 0, generator = 0, first_arg = -1;
     for (int i = op->nargs - 1; i >= 0; i--)
         if (has_rows(op, i) && hm_generate_round(op, i) == 2) first = hm_arg_tensor(op, args, first_arg = i);
@@ -162,10 +166,10 @@ hm_status hm_generate_rows(const hm_case_spec *spec, int arg, const void *args, 
     double form = param(spec, "weight_form", 0);
     bool is_same = first && !strcmp(op->args[arg].shape, op->args[first_arg].shape);
     hm_source s = {
-        .role = op->args[arg].rows_named_by ? TABLE
-                : !has_rows(op, arg)        ? WEIGHT
-                : t == first || !is_same    ? FIRST
-                                            : SECOND,
+        .role = op->args[arg].rows_named_by                                ? TABLE
+                : !has_rows(op, arg) && (t->ndim < 2 || !hm_inputs_of(op)) ? WEIGHT
+                : t == first || !is_same                                   ? FIRST
+                                                                           : SECOND,
         .dtype = t->dtype,
         .type = first && is_real(first->dtype) ? first->dtype : t->dtype,
         .n = n,

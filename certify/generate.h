@@ -10,6 +10,7 @@ typedef struct {
     const char *name, *about;
     /* separates the classes of sums, or of rotations: with it, "consistent with chain64" says something */
     enum { HM_SEPARATES_NOTHING = 0, HM_SEPARATES_SUMS, HM_SEPARATES_ROTATIONS } separates;
+    bool selection; /* made for ops whose inputs hang together (inputs.h): others need no case with it */
 } hm_generator;
 
 int hm_generator_count(void);
@@ -26,7 +27,7 @@ hm_status hm_generate(const hm_case_spec *spec, int arg, const void *args);
 /* The same for rows of a table alone: row[0..rows-1], counted by the first dimension. */
 hm_status hm_generate_rows(const hm_case_spec *spec, int arg, const void *args, const int64_t *row, int64_t rows);
 /* In which round an argument is filled: indices in round 0, the tables whose rows they name in round 1, the rest in
- * round 2. */
+ * round 2. Ops with a row in inputs.h have one round. */
 int hm_generate_round(const hm_op_info *op, int arg);
 
 #endif

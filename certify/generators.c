@@ -507,44 +507,114 @@ static void sparse(const hm_source *s, int64_t row, double *v) {
         if (c != keep && more(s, (uint64_t)(row * s->n + c)).r[0] % 16) v[c] = 0;
 }
 
+/* ---- what selections are taken from ---- */
+
+static double uniform_of(const hm_source *s, int64_t row, int64_t c) {
+    return (double)(own(s, (uint64_t)(row * s->n + c)).r[0] >> 8) * 0x1p-24;
+}
+
+static void uniform(const hm_source *s, int64_t row, double *v) {
+    for (int64_t c = 0; c < s->n; c++) v[c] = s->role == WEIGHT ? usual_weight(s, row, c) : uniform_of(s, row, c);
+}
+
+static void crowd(const hm_source *s, int64_t row, double width, double *v) {
+    scaled_row(s, row, width, v);
+    for (int64_t c = 0; s->role != WEIGHT && c < s->n; c++) v[c] += 1;
+}
+static void crowd_tenth(const hm_source *s, int64_t row, double *v) { crowd(s, row, 0.1, v); }
+static void crowd_thousandth(const hm_source *s, int64_t row, double *v) { crowd(s, row, 0.001, v); }
+
+static void ten_values(const hm_source *s, int64_t row, double *v) {
+    uniform(s, row, v);
+    for (int64_t c = 0; s->role != WEIGHT && c < s->n; c++) v[c] = floor(10 * v[c]) / 8;
+}
+
+static void equal(const hm_source *s, int64_t row, double *v) {
+    uniform(s, row, v);
+    for (int64_t c = 0; s->role != WEIGHT && c < s->n; c++) v[c] = 1;
+}
+
+/* Past a ReLU: nine elements in ten are 0. */
+static void relu(const hm_source *s, int64_t row, double *v) {
+    scaled_row(s, row, 1, v);
+    for (int64_t c = 0; s->role != WEIGHT && c < s->n; c++) v[c] = v[c] > 1.25 ? v[c] - 1.25 : 0;
+}
+
+/* In any row: at most 100 distinct winners, then up to 8220 equal values, then what lies below; in mixed order. */
+static void winners(const hm_source *s, int64_t row, double *v) {
+    uniform(s, row, v);
+    if (s->role == WEIGHT) return;
+    int64_t n = s->n, best = n / 4 < 100 ? n / 4 : 100, tied = n / 2 < 8220 ? n / 2 : 8220;
+    int64_t step = 1 + below(more(s, (uint64_t)row).r[0], n), shift = below(more(s, (uint64_t)row).r[1], n);
+    for (;; step++) { /* coprime to n, so that every place is taken once */
+        int64_t a = n, b = step;
+        while (b) {
+            int64_t rest = a % b;
+            a = b, b = rest;
+        }
+        if (a == 1) break;
+    }
+    for (int64_t k = 0; k < n; k++) {
+        int64_t c = (int64_t)(((unsigned __int128)k * (uint64_t)step + (uint64_t)shift) % (uint64_t)n);
+        v[c] = k < best ? 2 + v[c] : k < best + tied ? 1 : v[c] / 2;
+    }
+}
+
+/* Integers up to 8: products and their sums are exact in 13 bits for 128 of them. */
+static void integers(const hm_source *s, int64_t row, double *v) {
+    for (int64_t c = 0; c < s->n; c++) v[c] = (double)(below(own(s, (uint64_t)(row * s->n + c)).r[0], 17) - 8);
+}
+
 const struct hm_named_filler hm_generators[] = {
-    {{"normal", "N(0,1); weights around 1 with deviation 1/4 (around 0 where 1 is added)", HM_SEPARATES_NOTHING},
+    {{"normal", "N(0,1); weights around 1 with deviation 1/4 (around 0 where 1 is added)", HM_SEPARATES_NOTHING, false},
      normal,
      NULL},
     {{"heavy", "heavy tails, and outlier channels 50 to 1000 times as large, as activations have",
-      HM_SEPARATES_NOTHING},
+      HM_SEPARATES_NOTHING, false},
      heavy,
      NULL},
-    {{"offset16", "mean 16 deviations from 0", HM_SEPARATES_NOTHING}, offset16, NULL},
-    {{"offset100", "mean 100 deviations from 0", HM_SEPARATES_NOTHING}, offset100, NULL},
-    {{"tiny", "mean square far below eps = 1e-6", HM_SEPARATES_NOTHING}, tiny, NULL},
+    {{"offset16", "mean 16 deviations from 0", HM_SEPARATES_NOTHING, false}, offset16, NULL},
+    {{"offset100", "mean 100 deviations from 0", HM_SEPARATES_NOTHING, false}, offset100, NULL},
+    {{"tiny", "mean square far below eps = 1e-6", HM_SEPARATES_NOTHING, false}, tiny, NULL},
     {{"huge", "rows whose squares, or rotations, overflow f32 (near the largest value in f16), beside usual ones",
-      HM_SEPARATES_NOTHING},
+      HM_SEPARATES_NOTHING, false},
      huge,
      scaled_table},
     {{"cancelling", "x + residual, or x*c - y*s, nearly cancels; alone: large and small in turn",
-      HM_SEPARATES_ROTATIONS},
+      HM_SEPARATES_ROTATIONS, false},
      cancelling,
      cancelling_table},
-    {{"ties", "results and sums on rounding boundaries of the output dtype, or next to them", HM_SEPARATES_NOTHING},
+    {{"ties", "results and sums on rounding boundaries of the output dtype, or next to them", HM_SEPARATES_NOTHING, false},
      ties,
      ties_table},
-    {{"exact", "nothing is rounded in any legal order (with eps = 0 in f32 too)", HM_SEPARATES_NOTHING},
+    {{"exact", "nothing is rounded in any legal order (with eps = 0 in f32 too)", HM_SEPARATES_NOTHING, false},
      exact,
      exact_table},
-    {{"stagnate", "ones, and squares just under half an ulp of their sum: running sums stand still", HM_SEPARATES_SUMS},
+    {{"stagnate", "ones, and squares just under half an ulp of their sum: running sums stand still", HM_SEPARATES_SUMS, false},
      stagnate,
      NULL},
-    {{"zero", "rows of zeros between usual ones", HM_SEPARATES_NOTHING}, zero, NULL},
-    {{"special", "NaN, infinities, -0, subnormals and largest values in some rows and channels", HM_SEPARATES_NOTHING},
+    {{"zero", "rows of zeros between usual ones", HM_SEPARATES_NOTHING, false}, zero, NULL},
+    {{"special", "NaN, infinities, -0, subnormals and largest values in some rows and channels", HM_SEPARATES_NOTHING, false},
      special,
      special_table},
-    {{"subnormal", "subnormal inputs, and results near the smallest values", HM_SEPARATES_NOTHING},
+    {{"subnormal", "subnormal inputs, and results near the smallest values", HM_SEPARATES_NOTHING, false},
      subnormal,
      subnormal_table},
-    {{"index", "each element says where it is", HM_SEPARATES_NOTHING}, index_map, index_table},
-    {{"sparse", "mostly zeros", HM_SEPARATES_NOTHING}, sparse, NULL},
-    {{"bits", "any pattern of bits, NaN payloads among them", HM_SEPARATES_NOTHING}, NULL, NULL},
-    {{"out_of_range", "one index names no row of its table; else as normal", HM_SEPARATES_NOTHING}, normal, NULL},
+    {{"index", "each element says where it is", HM_SEPARATES_NOTHING, false}, index_map, index_table},
+    {{"sparse", "mostly zeros", HM_SEPARATES_NOTHING, false}, sparse, NULL},
+    {{"bits", "any pattern of bits, NaN payloads among them", HM_SEPARATES_NOTHING, false}, NULL, NULL},
+    {{"out_of_range", "one index names no row of its table; else as normal", HM_SEPARATES_NOTHING, false}, normal, NULL},
+    {{"uniform", "uniform in [0,1)", HM_SEPARATES_NOTHING, true}, uniform, NULL},
+    {{"crowd_tenth", "1 + 0.1 N(0,1): few values share most bins of a histogram", HM_SEPARATES_NOTHING, true},
+     crowd_tenth,
+     NULL},
+    {{"crowd_thousandth", "1 + 0.001 N(0,1): almost all in one bin", HM_SEPARATES_NOTHING, true}, crowd_thousandth, NULL},
+    {{"ten_values", "ten distinct values", HM_SEPARATES_NOTHING, true}, ten_values, NULL},
+    {{"equal", "all values equal", HM_SEPARATES_NOTHING, true}, equal, NULL},
+    {{"relu", "nine values in ten are 0", HM_SEPARATES_NOTHING, true}, relu, NULL},
+    {{"winners", "up to 100 distinct winners, then up to 8220 ties, then the rest", HM_SEPARATES_NOTHING, true},
+     winners,
+     NULL},
+    {{"integers", "integers from -8 to 8", HM_SEPARATES_NOTHING, true}, integers, NULL},
 };
 const int hm_generators_count = (int)(sizeof hm_generators / sizeof *hm_generators);

@@ -58,6 +58,7 @@ static const hm_golden_parts *parts_of(const hm_golden_row *g, int64_t index) {
 
 bool hm_admits(const hm_golden_row *g, int64_t i, double got, uint64_t raw) {
     int flags = g->flags[i];
+    if (flags & HM_GOLD_UNSPECIFIED) return true;
     if (flags & HM_GOLD_BITS) return raw == g->bits[i];
     if (flags & HM_GOLD_NAN) return isnan(got);
     if ((flags & HM_GOLD_RANGE_FREE) && (!isfinite(got) || got == 0)) return true;
@@ -86,6 +87,10 @@ hm_row_counts hm_row_compare(const hm_golden_row *g, const double *got, const ui
     if (!flags) return c;
     c = (hm_row_counts){0};
     for (int64_t i = 0; i < n; i++) {
+        if (flag[i] & HM_GOLD_UNSPECIFIED) {
+            c.unspecified++;
+            continue;
+        }
         bool is_free = (flag[i] & HM_GOLD_RANGE_FREE) && !(flag[i] & HM_GOLD_NAN);
         c.failing += !hm_admits(g, i, got[i], raw ? raw[i] : 0);
         c.range_free += is_free;

@@ -25,6 +25,7 @@ bool hm_admits(const hm_golden_row *g, int64_t i, double got, uint64_t raw);
 
 typedef struct {
     int64_t failing, point, range_free; /* not admitted; one admissible value; range-free (never a point) */
+    int64_t unspecified;                /* none of these */
 } hm_row_counts;
 /* raw may be NULL if hm_row_has_bits is false. */
 hm_row_counts hm_row_compare(const hm_golden_row *g, const double *got, const uint64_t *raw, int64_t n);

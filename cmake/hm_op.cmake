@@ -8,6 +8,7 @@
 #   golden    golden/NAME.c                 hm_golden
 #   faults    certify/faults/NAME.c         hm_certify
 #   variants  certify/variants/NAME.c       hm_certify
+#   inputs    certify/inputs/NAME.c         hm_certify   (inputs that hang together: slots, block tables, caches)
 #   cases     data/cases/NAME.cases         embedded in hm_certify, and NAME.outside.cases: shapes that no suite has
 #   bench     tests/perf/NAME.bench         embedded in hm_certify
 # A sibling that is named and missing is an error: nothing is found by looking around.
@@ -19,7 +20,7 @@ function(hm_op name)
     foreach(sibling IN LISTS arg_SIBLINGS)
         if(sibling STREQUAL "op" OR sibling STREQUAL "ref" OR sibling STREQUAL "golden")
             target_sources(hm_${sibling} PRIVATE ${PROJECT_SOURCE_DIR}/${sibling}/${name}.c)
-        elseif(sibling STREQUAL "faults" OR sibling STREQUAL "variants")
+        elseif(sibling STREQUAL "faults" OR sibling STREQUAL "variants" OR sibling STREQUAL "inputs")
             target_sources(hm_certify PRIVATE ${PROJECT_SOURCE_DIR}/certify/${sibling}/${name}.c)
         elseif(sibling STREQUAL "cases")
             set_property(TARGET hm_certify APPEND PROPERTY HM_EMBEDDED ${PROJECT_SOURCE_DIR}/data/cases/${name}.cases

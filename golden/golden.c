@@ -26,6 +26,8 @@ static const struct {
                     "f32; a term passes at most 64 + n/256 additions (block reductions, vector accumulators)"},
     [HM_CHAIN512] = {"chain512", "f32; at most 512 + n/256 additions (one warp or one vector accumulator a row)"},
     [HM_ANY] = {"any", "f32 in any order"},
+    [HM_TC23] = {"tc23", "dot products on tensor cores with 23 fraction bits in blocks of at least 8; else as any"},
+    [HM_TC13] = {"tc13", "dot products on tensor cores with 13 fraction bits in blocks of at least 32; else as any"},
     [HM_CLASS_NONE] = {"none", "outside every class"},
 };
 
@@ -45,7 +47,7 @@ hm_arithmetic hm_class_arithmetic(hm_class c) {
 int64_t hm_class_chain(hm_class c, int64_t n) {
     int64_t blocks = (n + 255) / 256;
     if (c == HM_CHAIN64) return 64 + blocks;
-    if (c == HM_CHAIN512 || (c == HM_ANY && n < 512 + blocks))
+    if (c == HM_CHAIN512 || (c >= HM_ANY && n < 512 + blocks))
         return 512 + blocks; /* a looser class holds the tighter one */
     return n;
 }

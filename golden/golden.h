@@ -8,7 +8,16 @@
 #include <hallmark/op.h>
 
 /* Arithmetic between rounding points, tightest first; the interval of each contains that of the one before. */
-typedef enum { HM_WIDE = 0, HM_CHAIN64, HM_CHAIN512, HM_ANY, HM_CLASS_COUNT, HM_CLASS_NONE = HM_CLASS_COUNT } hm_class;
+typedef enum {
+    HM_WIDE = 0,
+    HM_CHAIN64,
+    HM_CHAIN512,
+    HM_ANY,
+    HM_TC23,
+    HM_TC13,
+    HM_CLASS_COUNT,
+    HM_CLASS_NONE = HM_CLASS_COUNT
+} hm_class;
 const char *hm_class_name(hm_class c);     /* "wide"; "none" for HM_CLASS_NONE */
 hm_class hm_class_named(const char *name); /* HM_CLASS_NONE if unknown */
 const char *hm_class_about(hm_class c);
@@ -17,9 +26,10 @@ const char *hm_class_about(hm_class c);
 typedef enum { HM_TIER_TWO = 0, HM_TIER_MPFR } hm_tier;
 
 enum {
-    HM_GOLD_NAN = 1,        /* the contract requires NaN; lo, hi and ideal are NaN */
-    HM_GOLD_RANGE_FREE = 2, /* an f32 intermediate may leave the range of f32: [lo,hi], or 0, inf, -inf, NaN */
-    HM_GOLD_GAPS = 4,       /* the admissible set is smaller than [lo,hi]: its parts are in `parts` */
+    HM_GOLD_NAN = 1,          /* the contract requires NaN; lo, hi and ideal are NaN */
+    HM_GOLD_RANGE_FREE = 2,   /* an f32 intermediate may leave the range of f32: [lo,hi], or 0, inf, -inf, NaN */
+    HM_GOLD_GAPS = 4,         /* the admissible set is smaller than [lo,hi]: its parts are in `parts` */
+    HM_GOLD_UNSPECIFIED = 16, /* the contract says nothing of this element: anything is admitted, nothing is counted */
     HM_GOLD_BITS = 8, /* the stored bits have to be those in `bits`: a copy, with NaN payloads and signs of zeros */
 };
 
@@ -52,10 +62,10 @@ typedef struct hm_golden hm_golden;
 hm_status hm_golden_open(const hm_op_info *op, const void *args, int threads, hm_golden **golden);
 void hm_golden_close(hm_golden *golden);
 
-/* Where several values of a hidden quantity are admissible as long as all elements agree on one (an f32 inv_freq of a
- * rotary table), what was stored says which: to be called with each output before its rows are asked for, and not while
- * they are. Rows are then judged for the value that explains most of them; without it they are judged for the hull over
- * all. Other ops: nothing happens. */
+/* Where several outputs are admissible as long as they agree (codes with the scale that was stored beside them, a set
+ * of indices, all elements of a rotary table with one f32 inv_freq), what was stored says which: to be called with
+ * every output, in the order of the description table, before rows are asked for, and not while they are. Rows are then
+ * judged for what was stored; without it, for the hull over all. Other ops: nothing happens. */
 hm_status hm_golden_observe(hm_golden *golden, int arg, const hm_tensor *stored, int threads);
 bool hm_golden_observes(const hm_op_info *op); /* is there anything to it? */
 

@@ -76,6 +76,11 @@ HM_INLINE uint16_t store_f16(double v) {
     return (uint16_t)(r | (b >> 16 & 0x8000u));
 }
 
+/* 8-bit floats and integers; after the formats below. */
+static void load_other(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to);
+static void store_other(hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from);
+static double round_other(hm_dtype dtype, double v);
+
 /* The stride-1 loops are written out so that they vectorise. */
 HM_INLINE void load_body(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to) {
     if (dtype == HM_F32) {
@@ -96,9 +101,7 @@ HM_INLINE void load_body(hm_dtype dtype, const void *base, int64_t stride, int64
             for (int64_t i = 0; i < n; i++) to[i] = load_f16(p[i]);
         else
             for (int64_t i = 0; i < n; i++) to[i] = load_f16(p[i * stride]);
-    } else {
-        for (int64_t i = 0; i < n; i++) to[i] = NAN;
-    }
+    } else load_other(dtype, base, stride, n, to);
 }
 
 HM_INLINE void store_body(hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from) {
@@ -120,7 +123,7 @@ HM_INLINE void store_body(hm_dtype dtype, void *base, int64_t stride, int64_t n,
             for (int64_t i = 0; i < n; i++) p[i] = store_f16(from[i]);
         else
             for (int64_t i = 0; i < n; i++) p[i * stride] = store_f16(from[i]);
-    }
+    } else store_other(dtype, base, stride, n, from);
 }
 
 HM_INLINE void round_body(hm_dtype dtype, int64_t n, double *v) {
@@ -130,6 +133,8 @@ HM_INLINE void round_body(hm_dtype dtype, int64_t n, double *v) {
         for (int64_t i = 0; i < n; i++) v[i] = round_bf16(v[i]);
     else if (dtype == HM_F16)
         for (int64_t i = 0; i < n; i++) v[i] = round_f16(v[i]);
+    else
+        for (int64_t i = 0; i < n; i++) v[i] = round_other(dtype, v[i]);
 }
 
 HM_DISPATCH(load_row, (hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to), load_body,
@@ -157,10 +162,31 @@ double hm_round_to(hm_dtype dtype, double v) {
     return v;
 }
 
-int hm_dtype_precision(hm_dtype dtype) { return dtype == HM_BF16 ? 8 : dtype == HM_F16 ? 11 : 24; }
-int hm_dtype_emin(hm_dtype dtype) { return dtype == HM_F16 ? -14 : -126; }
-double hm_dtype_max(hm_dtype dtype) { return dtype == HM_BF16 ? BF16_MAX : dtype == HM_F16 ? F16_MAX : 0x1.FFFFFEp127; }
-double hm_dtype_min_normal(hm_dtype dtype) { return dtype == HM_F16 ? 0x1p-14 : 0x1p-126; }
+/* Integers: a spacing of 1 as far as binary64 has it. */
+static const struct format {
+    int precision, emin;
+    double max;
+} formats[] = {
+    [HM_DTYPE_NONE] = {24, -126, 0x1.FFFFFEp127},
+    [HM_F32] = {24, -126, 0x1.FFFFFEp127},
+    [HM_F16] = {11, -14, F16_MAX},
+    [HM_BF16] = {8, -126, BF16_MAX},
+    [HM_F8E4M3] = {4, -6, 448},
+    [HM_F8E4M3FNUZ] = {4, -7, 240},
+    [HM_F8E5M2] = {3, -14, 57344},
+    [HM_E8M0] = {1, -127, 0x1p127},
+    [HM_U8] = {53, 52, 255},
+    [HM_I32] = {53, 52, INT32_MAX},
+    [HM_I64] = {53, 52, 0x1p63},
+};
+static const struct format *format_of(hm_dtype dtype) {
+    return &formats[(unsigned)dtype < sizeof formats / sizeof *formats ? dtype : HM_DTYPE_NONE];
+}
+
+int hm_dtype_precision(hm_dtype dtype) { return format_of(dtype)->precision; }
+int hm_dtype_emin(hm_dtype dtype) { return format_of(dtype)->emin; }
+double hm_dtype_max(hm_dtype dtype) { return format_of(dtype)->max; }
+double hm_dtype_min_normal(hm_dtype dtype) { return value64((uint64_t)(format_of(dtype)->emin + 1023) << 52); }
 
 double hm_ulp(hm_dtype dtype, double v) {
     int e = (int)(bits64(v) >> 52 & 0x7FF) - 1023, emin = hm_dtype_emin(dtype);
@@ -234,4 +260,74 @@ double hm_load8(hm_dtype dtype, uint8_t code) {
     double unit = value64((uint64_t)((exponent ? exponent - 1 : 0) + f->emin - bits + 1023) << 52);
     double v = (double)(fraction + (exponent ? 1 << bits : 0)) * unit;
     return code & 0x80 ? -v : v;
+}
+
+/* ---- 8 bits and integers as rows -----------------------------------------------------------------------------------
+ */
+
+static double load_one(hm_dtype dtype, const unsigned char *p) {
+    int32_t i32;
+    int64_t i64;
+    switch (dtype) {
+        case HM_U8:
+            return *p;
+        case HM_I32:
+            memcpy(&i32, p, sizeof i32);
+            return i32;
+        case HM_I64:
+            memcpy(&i64, p, sizeof i64);
+            return (double)i64;
+        case HM_F8E4M3:
+        case HM_F8E4M3FNUZ:
+        case HM_F8E5M2:
+        case HM_E8M0:
+            return hm_load8(dtype, *p);
+        default:
+            return NAN;
+    }
+}
+
+/* v to the nearest integer, ties to even, within [low, high]; NaN becomes 0. */
+static double to_integer(double v, double low, double high) {
+    v = v != v ? 0 : v < low ? low : v > high ? high : v;
+    return fabs(v) < 0x1p52 ? (v < 0 ? (v - 0x1p52) + 0x1p52 : (v + 0x1p52) - 0x1p52) : v;
+}
+
+static void store_one(hm_dtype dtype, unsigned char *p, double v) {
+    switch (dtype) {
+        case HM_U8:
+            *p = (uint8_t)to_integer(v, 0, 255);
+            return;
+        case HM_I32:
+            memcpy(p, &(int32_t){(int32_t)to_integer(v, INT32_MIN, INT32_MAX)}, sizeof(int32_t));
+            return;
+        case HM_I64: /* the largest double below 2^63 */
+            memcpy(p, &(int64_t){(int64_t)to_integer(v, -0x1p63, 0x1.fffffffffffffp62)}, sizeof(int64_t));
+            return;
+        case HM_F8E4M3:
+        case HM_F8E4M3FNUZ:
+        case HM_F8E5M2:
+        case HM_E8M0:
+            *p = hm_store8(dtype, v, HM_OVERFLOW_SATURATE);
+            return;
+        default:
+            return;
+    }
+}
+
+static void load_other(hm_dtype dtype, const void *base, int64_t stride, int64_t n, double *to) {
+    int64_t step = stride * (int64_t)hm_dtype_size(dtype);
+    for (int64_t i = 0; i < n; i++) to[i] = load_one(dtype, (const unsigned char *)base + i * step);
+}
+
+static void store_other(hm_dtype dtype, void *base, int64_t stride, int64_t n, const double *from) {
+    int64_t step = stride * (int64_t)hm_dtype_size(dtype);
+    for (int64_t i = 0; i < n; i++) store_one(dtype, (unsigned char *)base + i * step, from[i]);
+}
+
+static double round_other(hm_dtype dtype, double v) {
+    unsigned char stored[8];
+    if (hm_dtype_size(dtype) == 0) return v;
+    store_one(dtype, stored, v);
+    return load_one(dtype, stored);
 }

@@ -1,7 +1,8 @@
-/* dtype.h: exact loads and stores with one rounding, for f32, f16 and bf16 (any other dtype loads as NaN and stores
- * nothing: the checks refuse it before it gets here). Values travel as binary64, which holds every value of every dtype
- * here exactly. A store rounds binary64 straight to the dtype (to nearest, ties to even), never through f32: that would
- * change one result in 133,000. */
+/* dtype.h: exact loads and stores with one rounding, for every dtype (an unknown one loads as NaN and stores nothing:
+ * the checks refuse it before it gets here). Values travel as binary64, which holds every value of every dtype here
+ * exactly but i64's beyond 2^53. 8-bit floats saturate when stored, integers are rounded and saturate. A store rounds
+ * binary64 straight to the dtype (to nearest, ties to even), never through f32: that would change one result in
+ * 133,000. */
 #ifndef HM_DTYPE_H
 #define HM_DTYPE_H
 
@@ -24,8 +25,8 @@ double hm_next_up(hm_dtype dtype, double v);
 double hm_next_down(hm_dtype dtype, double v);
 double hm_dtype_max(hm_dtype dtype);        /* largest finite value */
 double hm_dtype_min_normal(hm_dtype dtype); /* 2^emin */
-int hm_dtype_precision(hm_dtype dtype);     /* significant bits p: 24, 11, 8 */
-int hm_dtype_emin(hm_dtype dtype);          /* -126, -14, -126 */
+int hm_dtype_precision(hm_dtype dtype);     /* significant bits p: 24, 11, 8, ...; integers: 53 */
+int hm_dtype_emin(hm_dtype dtype);          /* -126, -14, ...; integers: 52, so that their ulp is 1 */
 
 /* The 8-bit dtypes (OCP OFP8 and MX; fnuz: ONNX).
  *   f8e4m3      bias 7, no infinity, one NaN a sign (0x7F, 0xFF), largest 448

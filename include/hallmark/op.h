@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define HM_MAX_ARGS 12
+#define HM_MAX_ARGS 20
 #define HM_MAX_PARAMS 24
 
 typedef enum { HM_IN = 0, HM_OUT, HM_INOUT } hm_direction;

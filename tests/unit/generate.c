@@ -134,6 +134,7 @@ Test(generate, names_are_unique_and_said) {
 /* No generator leaves a tensor of zeros or of one value, so that a case can tell its elements apart. */
 Test(generate, inputs_are_diverse) {
     for (int g = 0; g < hm_generator_count(); g++) EVERY_DTYPE(t) {
+            if (!strcmp(hm_generator_at(g)->name, "equal")) continue; /* that is what it is for */
             char rest[64];
             snprintf(rest, sizeof rest, "weight=f32 gen=%s", hm_generator_at(g)->name);
             data d = generated(false, dtype_names[t], 12, 64, rest);

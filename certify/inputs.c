@@ -1,0 +1,64 @@
+#include "inputs.h"
+
+#include <Random123/philox.h>
+#include <string.h>
+
+#include "generators.h"
+#include "layout.h"
+
+static const hm_inputs *const inputs[] = {
+    NULL,
+};
+
+const hm_inputs *hm_inputs_of(const hm_op_info *op) {
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        if (inputs[i] && !strcmp(inputs[i]->op, op->name)) return inputs[i];
+    return NULL;
+}
+
+uint64_t hm_inputs_drawn(const hm_case_spec *spec, const char *name, uint64_t index) {
+    philox4x32_ctr_t counter = {
+        {(uint32_t)index, (uint32_t)(index >> 32), hm_hash_name(name), hm_hash_name(spec->generator)}};
+    philox4x32_key_t key = {{(uint32_t)spec->seed, (uint32_t)(spec->seed >> 32)}};
+    philox4x32_ctr_t r = philox4x32(counter, key);
+    return (uint64_t)r.v[0] << 32 | r.v[1];
+}
+
+int64_t hm_inputs_below(const hm_case_spec *spec, const char *name, uint64_t index, int64_t n) {
+    return n < 1 ? 0 : (int64_t)(hm_inputs_drawn(spec, name, index) % (uint64_t)n);
+}
+
+void hm_inputs_permutation(const hm_case_spec *spec, const char *name, int64_t n, int64_t *to) {
+    for (int64_t i = 0; i < n; i++) to[i] = i;
+    for (int64_t i = n - 1; i > 0; i--) {
+        int64_t j = hm_inputs_below(spec, name, (uint64_t)i, i + 1), kept = to[i];
+        to[i] = to[j], to[j] = kept;
+    }
+}
+
+double hm_inputs_param(const hm_case_spec *spec, const char *name) {
+    for (int i = 0; i < spec->op->nparams; i++)
+        if (!strcmp(spec->op->params[i].name, name)) return spec->param[i];
+    return 0;
+}
+
+bool hm_inputs_generator(const hm_case_spec *spec, const char *name) { return !strcmp(spec->generator, name); }
+
+static char *element(const hm_tensor *t, int64_t index) {
+    return (char *)t->data + hm_view_offset(t, index) * (int64_t)hm_dtype_size(t->dtype);
+}
+
+void hm_inputs_put(const hm_tensor *t, int64_t index, int64_t value) {
+    if (t->dtype == HM_I64) memcpy(element(t, index), &value, sizeof value);
+    else if (t->dtype == HM_I32) memcpy(element(t, index), &(int32_t){(int32_t)value}, sizeof(int32_t));
+    else if (t->dtype == HM_U8) *element(t, index) = (char)(unsigned char)value;
+}
+
+int64_t hm_inputs_get(const hm_tensor *t, int64_t index) {
+    int32_t i32 = 0;
+    int64_t i64 = 0;
+    if (t->dtype == HM_I64) memcpy(&i64, element(t, index), sizeof i64);
+    else if (t->dtype == HM_I32) memcpy(&i32, element(t, index), sizeof i32), i64 = i32;
+    else if (t->dtype == HM_U8) i64 = *(unsigned char *)element(t, index);
+    return i64;
+}

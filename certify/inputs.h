@@ -1,0 +1,32 @@
+/* inputs.h: inputs that hang together: slots, block tables, lengths, caches. A row of this table fills the arguments of
+ * its op that no generator can fill alone; every other argument is the generator's. An element stays a pure function of
+ * (generator, seed, argument name, index). */
+#ifndef HM_INPUTS_H
+#define HM_INPUTS_H
+
+#include "case.h"
+
+typedef struct {
+    const char *op;
+    /* Fills argument arg of spec's call, or returns false: the case's generator does. Inputs are filled in the order of
+     * the description table, so that earlier ones may be read; args is the call's argument struct, which need not be
+     * legal (expect=), but whose tensors have memory. Entries that must never be read get HM_INPUTS_POISON. */
+    bool (*fill)(const hm_case_spec *spec, int arg, const void *args);
+} hm_inputs;
+
+const hm_inputs *hm_inputs_of(const hm_op_info *op); /* NULL: generators alone */
+
+/* Three bytes of 0x7B: a block or a slot that no cache has. */
+enum { HM_INPUTS_POISON = 0x007B7B7B };
+
+uint64_t hm_inputs_drawn(const hm_case_spec *spec, const char *name, uint64_t index);
+int64_t hm_inputs_below(const hm_case_spec *spec, const char *name, uint64_t index, int64_t n); /* 0..n-1; 0 if n < 1 */
+/* to[0..n-1]: 0..n-1 in an order that the seed decides. */
+void hm_inputs_permutation(const hm_case_spec *spec, const char *name, int64_t n, int64_t *to);
+double hm_inputs_param(const hm_case_spec *spec, const char *name);   /* value, or index of the mode's value; 0: none */
+bool hm_inputs_generator(const hm_case_spec *spec, const char *name); /* is it the case's generator? */
+/* Element of an integer tensor, counted in row-major order of its shape; the tensor has memory. */
+void hm_inputs_put(const hm_tensor *t, int64_t index, int64_t value);
+int64_t hm_inputs_get(const hm_tensor *t, int64_t index);
+
+#endif
