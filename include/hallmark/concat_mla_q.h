@@ -8,7 +8,8 @@
  *
  * Specials  NaN payloads and signs of zeros are preserved. Nothing outside the elements of q_out is written.
  * Returns   BAD_ARG, BAD_SHAPE, BAD_STRIDE, BAD_DTYPE (f32 and every dtype but f16 and bf16 are refused before a byte
- * is written), BAD_PLACE, BAD_ALIAS, UNSUPPORTED, NO_DEVICE. Source    vLLM csrc/cache_kernels.cu (concat_mla_q). */
+ *           is written), BAD_PLACE, BAD_ALIAS, UNSUPPORTED, NO_DEVICE.
+ * Source    vLLM csrc/cache_kernels.cu (concat_mla_q). */
 #ifndef HALLMARK_CONCAT_MLA_Q_H
 #define HALLMARK_CONCAT_MLA_Q_H
 

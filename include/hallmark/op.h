@@ -25,7 +25,7 @@ typedef struct {
     bool optional;        /* may be absent (dtype HM_DTYPE_NONE) */
     const char *shape;    /* symbolic, outermost first: "...,hidden"; a dimension may be a sum of names: "nope+rope".
                            * "..." is any number (0..3) of leading dimensions, the same ones wherever it stands in the
-                           * op; every index into them is independent of the others, so that a row may be computed alone */
+                           * op; every index into them is independent of the others, and a row may be computed alone */
     const char *dtypes;   /* all that are legal for some call: "f32 f16 bf16". "=x": the dtype of argument x,
                            * and the default of a case when it stands first */
     const char *in_place; /* the input that it may be, with the same view; NULL if none */

@@ -7,21 +7,23 @@
  *   out      out  [..., hidden]  dtype and shape of x; may be x itself (same view); no other overlap with an input.
  *                                Its elements must be distinct and its strides positive.
  * What counts as overlap: byte ranges that cross, unless they are slices of the rows of one buffer. As distinct:
- * strides that each step over all that the smaller ones reach. Some odd interleavings that would do no harm are
- * refused.
+ * strides that each step over all that the smaller ones reach. Some odd interleavings that do no harm are refused.
  * "..." is 0 to 3 leading dimensions; t runs over all their indices, and each row is independent of the others.
  *
- * Formula   rs = (mean of x_i^2 over the first V elements + eps)^-1/2, real arithmetic; V = variance_size, or hidden if
- * 0 Rounding  HM_ROUND_ONCE        out = RN_T(x * rs * weight)            nothing else is rounded HM_ROUND_NORM_FIRST
- * out = RN_T(RN_T(x * rs) * weight)      upstream's older kernels, Hugging Face Llama Without a weight both are RN_T(x
- * * rs). RN_T is one rounding to nearest, ties to even. Weight    HM_WEIGHT_PLAIN      weight HM_WEIGHT_ONE_PLUS   1 +
- * weight in place of weight (Gemma); not with NORM_FIRST Specials  IEEE arithmetic on the formula: a NaN among the
- * first V elements makes the row NaN; an infinity there makes rs = 0; a row of zeros with eps = 0 has rs = inf, so 0 *
- * inf = NaN. -0 and +0 are the same result. hidden == 0 or no row: nothing is written, HM_OK. Returns   BAD_ARG (args,
- * data or a required tensor missing), BAD_SHAPE, BAD_STRIDE, BAD_DTYPE, BAD_PLACE, BAD_ALIAS, BAD_PARAM (eps negative,
- * NaN or not finite in f32; variance_size outside 0..hidden; an unknown mode; NORM_FIRST with ONE_PLUS), UNSUPPORTED,
- * NO_DEVICE. Source    Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019); vLLM
- * csrc/layernorm_kernels.cu; Hugging Face transformers LlamaRMSNorm and Gemma2RMSNorm. */
+ * Formula   rs = (mean of x_i^2 over the first V elements + eps)^-1/2, real arithmetic; V = variance_size (0: hidden)
+ * Rounding  HM_ROUND_ONCE        out = RN_T(x * rs * weight)            nothing else is rounded
+ *           HM_ROUND_NORM_FIRST  out = RN_T(RN_T(x * rs) * weight)      upstream's older kernels, Hugging Face Llama
+ *           Without a weight both are RN_T(x * rs). RN_T is one rounding to nearest, ties to even.
+ * Weight    HM_WEIGHT_PLAIN      weight
+ *           HM_WEIGHT_ONE_PLUS   1 + weight in place of weight (Gemma); not with NORM_FIRST
+ * Specials  IEEE arithmetic on the formula: a NaN among the first V elements makes the row NaN; an infinity there makes
+ *           rs = 0; a row of zeros with eps = 0 has rs = inf, so 0 * inf = NaN. -0 and +0 are the same result.
+ *           hidden == 0 or no row: nothing is written, HM_OK.
+ * Returns   BAD_ARG (args, data or a required tensor missing), BAD_SHAPE, BAD_STRIDE, BAD_DTYPE, BAD_PLACE, BAD_ALIAS,
+ *           BAD_PARAM (eps negative, NaN or not finite in f32; variance_size outside 0..hidden; an unknown mode;
+ *           NORM_FIRST with ONE_PLUS), UNSUPPORTED, NO_DEVICE.
+ * Source    Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019); vLLM csrc/layernorm_kernels.cu;
+ *           Hugging Face transformers LlamaRMSNorm and Gemma2RMSNorm. */
 #ifndef HALLMARK_RMS_NORM_H
 #define HALLMARK_RMS_NORM_H
 

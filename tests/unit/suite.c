@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include "../../certify/call.h"
@@ -140,6 +141,13 @@ Test(suite, smoke_has_every_dtype_mode_generator_and_error) {
     }
 }
 
+/* Can as much address space be reserved as the widest cases span? Not under valgrind, which has less to give. */
+static bool roomy(void) {
+    size_t size = (size_t)1 << 43;
+    void *at = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return at != MAP_FAILED && munmap(at, size) == 0;
+}
+
 /* The contract's check says what the case expects, and building the call leaves every byte where it belongs. */
 static int examine(const hm_case_spec *spec, void *context) {
     int *n = context;
@@ -149,7 +157,9 @@ static int examine(const hm_case_spec *spec, void *context) {
     cr_assert_eq(hm_case_parse(spec->line, &again, text, sizeof text), HM_OK, "%s: %s", spec->line, text);
     cr_assert(!memcmp(&again, spec, sizeof again), "not canonical: %s", spec->line);
     if (*n >= 0 && (*n)++ % 3) return 0; /* every third is built, to save time */
-    cr_assert_eq(hm_call_from_case(spec, &call, text, sizeof text), HM_OK, "%s: %s", spec->line, text);
+    hm_status made = hm_call_from_case(spec, &call, text, sizeof text);
+    if (made == HM_NO_MEMORY && !roomy()) return 0;
+    cr_assert_eq(made, HM_OK, "%s: %s", spec->line, text);
     hm_status status = spec->op->check(hm_call_args(call));
     cr_expect_eq(status, spec->expect, "%s: %s %s", spec->line, hm_status_name(status), hm_error());
     cr_expect(hm_call_effects(call, true, text, sizeof text), "%s: %s", spec->line, text);
@@ -170,6 +180,6 @@ Test(suite, quick_cases_are_what_they_say) {
 #ifndef __SANITIZE_ADDRESS__ /* which keeps what was freed */
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    cr_expect(usage.ru_maxrss < 256 * 1024, "%ld KiB: sparse memory was touched", usage.ru_maxrss);
+    cr_expect(!roomy() || usage.ru_maxrss < 256 * 1024, "%ld KiB: sparse memory was touched", usage.ru_maxrss);
 #endif
 }
