@@ -70,12 +70,19 @@ Test(generate, values_are_fixed) {
         const char *name;
         uint64_t hash; /* of 'fused_add_rms_norm x=bf16[9,40] weight=f32 gen=NAME seed=7' */
     } known[] = {
-        {"normal", 0x273b5e47a315e562u},     {"heavy", 0x0fde9ef0f2cdcd2cu},        {"offset16", 0x8aaf98431c536997u},
-        {"offset100", 0x98860216d658d0d6u},  {"tiny", 0x3eace10a3ed18628u},         {"huge", 0x165bd2e9c145f342u},
-        {"cancelling", 0xcc685e0518b9f811u}, {"ties", 0x5bab2e19cb68bd72u},         {"exact", 0x8829c4f16237f25du},
-        {"stagnate", 0x6ee53135d70a4042u},   {"zero", 0xdeb3cf1778e1047au},         {"special", 0x2b92780071c9cbbfu},
-        {"subnormal", 0x995838f544b684fdu},  {"index", 0x306f8211dddcd265u},        {"sparse", 0xb8533cc2f8e55351u},
-        {"bits", 0xefb066e3f8ef793du},       {"out_of_range", 0x751723429af136a2u},
+        {"normal", 0x273b5e47a315e562u},       {"heavy", 0x0fde9ef0f2cdcd2cu},
+        {"offset16", 0x8aaf98431c536997u},     {"offset100", 0x98860216d658d0d6u},
+        {"tiny", 0x3eace10a3ed18628u},         {"huge", 0x165bd2e9c145f342u},
+        {"cancelling", 0xcc685e0518b9f811u},   {"ties", 0x5bab2e19cb68bd72u},
+        {"exact", 0x8829c4f16237f25du},        {"stagnate", 0x6ee53135d70a4042u},
+        {"zero", 0xdeb3cf1778e1047au},         {"special", 0x2b92780071c9cbbfu},
+        {"subnormal", 0x995838f544b684fdu},    {"index", 0x306f8211dddcd265u},
+        {"sparse", 0xb8533cc2f8e55351u},       {"bits", 0xefb066e3f8ef793du},
+        {"out_of_range", 0x751723429af136a2u}, {"uniform", 0x5cc09280bc4e2518u},
+        {"crowd_tenth", 0x1394195202f47f53u},  {"crowd_thousandth", 0xf59977416e0dc958u},
+        {"ten_values", 0x3a9cd3c70c83768cu},   {"equal", 0xc36507b7d5eb916bu},
+        {"relu", 0x893f1a806cbdaa4eu},         {"winners", 0x2509780009941533u},
+        {"integers", 0xd33913e699f7c184u},
     };
     cr_assert_eq((int)(sizeof known / sizeof *known), hm_generator_count());
     for (int g = 0; g < hm_generator_count(); g++) {

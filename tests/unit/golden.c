@@ -528,7 +528,7 @@ Test(golden, distance_to_the_exact_value) { each_call(distances); }
  * ---------------------------------------------------------------------------------------------------------------- */
 
 Test(golden, names) {
-    static const char *const names[] = {"wide", "chain64", "chain512", "any"};
+    static const char *const names[] = {"wide", "chain64", "chain512", "any", "tc23", "tc13"};
     for (int i = 0; i < HM_CLASS_COUNT; i++) {
         cr_assert_str_eq(hm_class_name((hm_class)i), names[i]);
         cr_assert_eq((int)hm_class_named(names[i]), i);

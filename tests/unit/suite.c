@@ -9,6 +9,7 @@
 
 #include "../../certify/call.h"
 #include "../../certify/generate.h"
+#include "../../certify/inputs.h"
 
 typedef struct {
     char **line;
