@@ -10,7 +10,8 @@
 typedef struct {
     const char *op; /* NULL: all */
     uint64_t seed;
-    int threads; /* 0: OpenMP's default */
+    int threads;     /* 0: OpenMP's default */
+    bool first_kill; /* of a fault is enough: it is not tried on further cases, and counts depend on the threads */
     bool (*step)(void *context,
                  const char *label); /* called once for each case, one at a time; false: stop. May be NULL */
     void *context;

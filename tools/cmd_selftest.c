@@ -93,7 +93,7 @@ static const struct argp_option argp_options[] = {
     {"suite", KEY_SUITE, "SUITE", 0, "smoke, quick or full (default quick)", 0},
     {"seed", KEY_SEED, "N", 0, "Seed of the cases (default 1); the kill matrix is repeated with N + 1", 0},
     {"elements", KEY_ELEMENTS, "N", 0, "Elements of legal variants to judge for each op (default 1e8)", 0},
-    {"long", KEY_LONG, NULL, 0, "1e9 of them", 0},
+    {"long", KEY_LONG, NULL, 0, "1e9 of them, and every fault on every case of the second seed", 0},
     {"write", KEY_WRITE, "FILE", 0, "Write the kill matrix as JSON; data/cases/kills.json is that of the quick suite",
      0},
     {"only", KEY_ONLY, "PART", 0, "kills, alarms or tiers; matrix: the kills of the suite alone, one seed", 0},
@@ -128,6 +128,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
             return 0;
         case KEY_LONG:
             o->elements = 1000000000;
+            o->whole = true;
             return 0;
         case KEY_WRITE:
             o->write = arg;

@@ -12,6 +12,7 @@ typedef struct {
     uint64_t seed;
     int64_t elements;
     int threads;
+    bool whole; /* --long */
 } hm_selftest_arguments;
 
 typedef struct {
