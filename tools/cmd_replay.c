@@ -29,9 +29,10 @@ typedef struct {
     hm_report *report;
     hm_progress progress;
     const char *file;
-    uint64_t inputs_xxh3; /* of the call judged last */
-    hm_table *table;      /* NULL: --brief */
-    kind *kinds;          /* of the file's calls */
+    uint64_t inputs_xxh3;       /* of the call judged last */
+    const hm_trace_call *first; /* in the file, that left its contract */
+    hm_table *table;            /* NULL: --brief */
+    kind *kinds;                /* of the file's calls */
     int nkinds;
 } session;
 
@@ -232,6 +233,7 @@ static void replay_call(session *s, hm_trace_call *c) {
                      hm_outcome_name(v.outcome), v.elements ? hm_class_name(v.consistent) : "",
                      (long long)(v.outside + v.out_of_class), exact, v.max_ulp, modes);
     if (v.outcome == HM_PASS || v.outcome == HM_DECLINED) return;
+    if (!s->first && (v.outcome == HM_FAIL || v.outcome == HM_OUT_OF_CLASS)) s->first = c;
     hm_progress_clear(&s->progress);
     hm_print_failure(stdout, c->op, call_name(s, c), &v, repro);
 }
@@ -285,6 +287,10 @@ static void replay_trace(session *s, hm_trace *trace) {
     if (s->table) hm_table_print(s->table, stdout), putchar('\n');
     s->table = NULL;
     if (s->options->fit || s->options->brief) kinds_print(s);
+    if (s->first && hm_trace_count(trace) > 1)
+        printf("The first call to leave its contract is %s (%s); each call was judged on its own recorded inputs.\n\n",
+               s->first->id, s->first->op->name);
+    s->first = NULL;
 }
 
 /* ---- options ------------------------------------------------------------------------------------------------ */
