@@ -5,6 +5,6 @@
 #include <hallmark/op.h>
 
 extern const hm_op_info hm_rms_norm_info, hm_fused_add_rms_norm_info, hm_rotary_embedding_info, hm_concat_mla_q_info,
-    hm_rope_table_info;
+    hm_rope_table_info, hm_quant_fp8_group_info;
 
 #endif

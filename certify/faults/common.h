@@ -37,4 +37,41 @@ int hm_fault_arg(const char *op, const char *name);
 /* A tensor that can be walked without harm, whatever else is wrong with the call: small, and its memory is there. */
 bool hm_fault_walkable(const hm_tensor *t, bool integers);
 
+/* ---- checks that are left out ---- */
+
+typedef enum {
+    HM_CHECKS_ALL = 0,
+    HM_CHECKS_NOT_ARG,
+    HM_CHECKS_NOT_SHAPE,
+    HM_CHECKS_NOT_STRIDE,
+    HM_CHECKS_NOT_DTYPE,
+    HM_CHECKS_NOT_PLACE,
+    HM_CHECKS_NOT_ALIAS,
+    HM_CHECKS_NOT_PARAM,
+    HM_CHECKS_NOT_VALUE,
+    HM_CHECKS_SILENT, /* nothing is written, and ok is returned */
+    HM_CHECKS_LATE    /* the error is returned after the first byte of each output was zeroed */
+} hm_fault_checks;
+/* Runs op's check. true: the fault ends here and returns *status. */
+bool hm_fault_checked(const char *op, hm_fault_checks checks, const void *args, hm_status *status);
+
+/* Rows for a table whose variation has a field `checks`; FAULT as each table defines it. */
+#define HM_CHECK_FAULTS(FAULT)                                                                                       \
+    FAULT("null_not_checked", "", "", "a missing argument is taken without an error", "check it",                    \
+          .checks = HM_CHECKS_NOT_ARG),                                                                              \
+        FAULT("shape_not_checked", "", "", "shapes that do not fit are taken without an error", "check them",        \
+              .checks = HM_CHECKS_NOT_SHAPE),                                                                        \
+        FAULT("stride_not_checked", "", "", "outputs whose elements share memory are taken without an error",        \
+              "check the strides", .checks = HM_CHECKS_NOT_STRIDE),                                                  \
+        FAULT("dtype_not_checked", "", "", "any dtype is taken without an error", "refuse what the contract lacks",  \
+              .checks = HM_CHECKS_NOT_DTYPE),                                                                        \
+        FAULT("place_not_checked", "", "", "tensors in another place are taken without an error", "check the place", \
+              .checks = HM_CHECKS_NOT_PLACE),                                                                        \
+        FAULT("alias_not_checked", "", "", "an output over an input is taken without an error", "check for overlap", \
+              .checks = HM_CHECKS_NOT_ALIAS),                                                                        \
+        FAULT("errors_swallowed", "", "", "a call that cannot be done returns ok", "return the status",              \
+              .checks = HM_CHECKS_SILENT),                                                                           \
+        FAULT("checked_late", "", "", "an output is touched before the call is refused", "check first",              \
+              .checks = HM_CHECKS_LATE)
+
 #endif

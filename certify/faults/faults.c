@@ -15,6 +15,7 @@ static const struct {
     {hm_rotary_embedding_faults, &hm_rotary_embedding_fault_count},
     {hm_concat_mla_q_faults, &hm_concat_mla_q_fault_count},
     {hm_rope_table_faults, &hm_rope_table_fault_count},
+    {hm_quant_fp8_group_faults, &hm_quant_fp8_group_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

@@ -5,6 +5,8 @@
 #include "../faults.h"
 
 extern const hm_fault hm_rotary_embedding_faults[], hm_concat_mla_q_faults[];
+extern const hm_fault hm_quant_fp8_group_faults[];
+extern const int hm_quant_fp8_group_fault_count;
 extern const int hm_rotary_embedding_fault_count, hm_concat_mla_q_fault_count;
 
 #endif

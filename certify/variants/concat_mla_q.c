@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "../../op/check.h"
-#include "rope.h"
+#include "tables.h"
 
 typedef struct {
     bool backward, rope_first, columns_first, by_words, staged;

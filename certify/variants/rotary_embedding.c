@@ -8,7 +8,7 @@
 #include "../../op/check.h"
 #include "../../op/dtype.h"
 #include "../../op/rotary_embedding.h"
-#include "rope.h"
+#include "tables.h"
 
 typedef struct {
     enum { PLAIN = 0, FUSES_FIRST, FUSES_SECOND, FUSES_EITHER, KEEPS_BOTH, WIDE, EXACT } form;

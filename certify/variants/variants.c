@@ -1,6 +1,6 @@
 /* The tables of all ops, as one list. */
 #include "norm.h"
-#include "rope.h"
+#include "tables.h"
 
 #include <string.h>
 
@@ -15,6 +15,7 @@ static const struct {
     {hm_rotary_embedding_variants, &hm_rotary_embedding_variant_count},
     {hm_concat_mla_q_variants, &hm_concat_mla_q_variant_count},
     {hm_rope_table_variants, &hm_rope_table_variant_count},
+    {hm_quant_fp8_group_variants, &hm_quant_fp8_group_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

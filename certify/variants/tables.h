@@ -1,0 +1,10 @@
+/* tables.h: the variants of the ops other than norms, which have theirs in norm.h. */
+#ifndef HM_VARIANTS_TABLES_H
+#define HM_VARIANTS_TABLES_H
+
+#include "../faults.h"
+
+extern const hm_variant hm_rotary_embedding_variants[], hm_concat_mla_q_variants[], hm_quant_fp8_group_variants[];
+extern const int hm_rotary_embedding_variant_count, hm_concat_mla_q_variant_count, hm_quant_fp8_group_variant_count;
+
+#endif
