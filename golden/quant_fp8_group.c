@@ -1,9 +1,4 @@
-/* quant_fp8_group: the admissible scales of a group, and the admissible codes for the scale that was stored.
- *
- * Everything is decided in binary64 without a second tier. x, divisor, floor and a stored scale are f32 values (24 bits); a
- * product of two is exact. A quotient of two rounded to binary64 is rounded again to f32 or 8 bits only where the contract
- * asks for the quotient's rounding (wide), and then like the exact one: a boundary of the target has at most 25 bits, so
- * that quotient and boundary are equal or at least 2^-49 apart, relatively, and binary64 errs by 2^-53. */
+/* quant_fp8_group: the admissible scales of a group, and the admissible codes for the scale that was stored; fp8.h decides. */
 #include "../op/quant_fp8_group.h"
 
 #include <math.h>
@@ -11,11 +6,11 @@
 
 #include "../op/check.h"
 #include "../op/dtype.h"
-#include "../op/fp8.h"
-#include "op.h"
+#include "fp8.h"
 
 typedef struct {
     hm_quant_fp8_group_args a;
+    hm_fp8_rule rule;
     int64_t groups; /* of a row */
     double *stored; /* scales, row by row; NULL before they were seen */
 } context_t;
@@ -31,6 +26,14 @@ static hm_status open_context(const void *args, int threads, void **context) {
         free(c);
         return s;
     }
+    c->rule = (hm_fp8_rule){.codes = c->a.codes.dtype,
+                            .divisor = c->a.divisor,
+                            .floor = c->a.floor,
+                            .floor_on_scale = c->a.floor_on == HM_FLOOR_SCALE,
+                            .power_of_two = c->a.scale_format == HM_SCALE_UE8M0,
+                            .operands_f32 = c->a.x.dtype == HM_F32,
+                            .reciprocal = c->a.divide == HM_QUANT_RECIPROCAL,
+                            .overflow = c->a.overflow == HM_FP8_IEEE ? HM_OVERFLOW_IEEE : HM_OVERFLOW_SATURATE};
     c->groups = c->a.scale.shape[c->a.scale.ndim - 1];
     *context = c;
     return HM_OK;
@@ -61,59 +64,16 @@ static double element(const context_t *c, int64_t row, int64_t i) {
                                                          (int64_t)hm_dtype_size(x->dtype));
 }
 
-/* ---- scales ---- */
-
-typedef struct {
-    double lo, hi; /* the ends; with `two`, the only two */
-    double ideal, exact;
-    bool two;
-    bool nan, infinite; /* there is one in the group */
-} scales;
-
-/* A division, or a multiplication by a rounded reciprocal, in f32: within 2^-22. In ue8m0 that matters only next to a power
- * of two, and there only for operands of more than 16 bits: a 16-bit a over D = 448 or 224 (3 bits), or any a and D whose
- * quotient is a power of two exactly, is computed as that power or from its own side. For other pairs the margin of 2^-21
- * covers both the quotient's error and that of a logarithm. */
-static scales scales_of(const context_t *c, int64_t row, int64_t group, hm_class class) {
-    const hm_quant_fp8_group_args *a = &c->a;
-    scales s = {0};
-    double amax = 0, D = a->divisor;
-    for (int64_t i = 0; i < a->group_size; i++) {
-        double v = fabs(element(c, row, group * a->group_size + i));
-        s.nan |= isnan(v), s.infinite |= isinf(v);
-        amax = v > amax ? v : amax;
-    }
-    if (s.nan || s.infinite) return s;
-    bool on_amax = a->floor_on == HM_FLOOR_AMAX, floored = on_amax && amax < a->floor;
-    if (floored) amax = a->floor;
-    double least = on_amax ? 0 : a->floor, q = amax / D;
-    if (a->scale_format == HM_SCALE_F32) {
-        double slack = class == HM_WIDE ? 0 : 0x1p-22;
-        s.exact = q > least ? q : least;
-        s.lo = hm_round_to(HM_F32, q * (1 - slack)), s.hi = hm_round_to(HM_F32, q * (1 + slack));
-        s.ideal = hm_round_to(HM_F32, q);
-        s.lo = s.lo > least ? s.lo : least, s.hi = s.hi > least ? s.hi : least;
-        s.ideal = s.ideal > least ? s.ideal : least;
-        return s;
-    }
-    double low = 0, high = 0, ideal = 0;
-    if (amax > 0) {
-        low = high = ideal = hm_two_to(hm_ue8m0_exponent(amax, D));
-        double below = ideal / 2; /* the powers of two on either side of q; products of 24 and 22 bits are exact */
-        bool wide_operand = a->x.dtype == HM_F32 || floored;
-        if (class != HM_WIDE && wide_operand && amax <= below * D * (1 + 0x1p-21)) low = below;
-        if (class != HM_WIDE && wide_operand && amax >= ideal * D * (1 - 0x1p-21)) high = 2 * ideal;
-    }
-    least = on_amax ? 0 : hm_two_to(hm_ue8m0_exponent(a->floor, 1));
-    s.lo = low > least ? low : least, s.hi = high > least ? high : least;
-    s.ideal = s.exact = ideal > least ? ideal : least;
-    s.two = s.lo != s.hi;
-    return s;
+static hm_fp8_scales scales_of(const context_t *c, int64_t row, int64_t group, hm_class class) {
+    const hm_tensor *x = &c->a.x;
+    int64_t step = x->stride[x->ndim - 1], at = hm_row_offset(x, row) + group * c->a.group_size * step;
+    return hm_fp8_scales_of(&c->rule, x->dtype, (const char *)x->data + at * (int64_t)hm_dtype_size(x->dtype), step,
+                            c->a.group_size, class);
 }
 
 static hm_status scale_row(const context_t *c, int64_t row, hm_class class, hm_golden_row *out) {
     for (int64_t g = 0; g < c->groups; g++) {
-        scales s = scales_of(c, row, g, class);
+        hm_fp8_scales s = scales_of(c, row, g, class);
         out->lo[g] = s.lo, out->hi[g] = s.hi;
         out->flags[g] = s.nan || s.infinite ? HM_GOLD_UNSPECIFIED : 0;
         if (out->ideal) out->ideal[g] = s.ideal;
@@ -128,33 +88,9 @@ static hm_status scale_row(const context_t *c, int64_t row, hm_class class, hm_g
 
 /* ---- codes ---- */
 
-static bool power_of_two(double v) {
-    int exponent;
-    return frexp(v, &exponent) == 0.5;
-}
-
-/* x / S, or x times the reciprocal, before it is rounded to 8 bits; the ends for the class. */
-static void quotient(const context_t *c, double x, double S, hm_class class, double *low, double *high) {
-    bool reciprocal = c->a.divide == HM_QUANT_RECIPROCAL;
-    double q = reciprocal ? x * hm_round_to(HM_F32, 1 / S) : x / S, slack = 0;
-    /* One f32 division; or one and a multiplication, of an operand that is itself off by 2^-24. Both are exact for a power
-     * of two (S is at least 2^-126, and a quotient below f32's normal numbers is far below the least code). */
-    if (class != HM_WIDE && !power_of_two(S)) slack = (reciprocal ? 3 : 1) * 0x1p-24, q = reciprocal ? x / S : q;
-    *low = q * (1 - slack), *high = q * (1 + slack);
-    if (class != HM_WIDE && fabs(x) < 0x1p-126) *low = copysign(0, x); /* an f32 subnormal may be read as 0 */
-    if (*low > *high) {
-        double kept = *low;
-        *low = *high, *high = kept;
-    }
-}
-
-static void specify(const context_t *c, double x, double low, double high, int64_t i, hm_golden_row *out) {
-    hm_dtype F = c->a.codes.dtype;
-    hm_overflow overflow = c->a.overflow == HM_FP8_IEEE ? HM_OVERFLOW_IEEE : HM_OVERFLOW_SATURATE;
-    uint8_t code[2] = {hm_store8(F, low, overflow), hm_store8(F, high, overflow)};
-    double v[2] = {hm_load8(F, code[0]), hm_load8(F, code[1])};
-    if (low == 0 && high == 0) code[0] = code[1] = hm_store8(F, copysign(0, x), overflow); /* a zero has x's sign */
-    out->lo[i] = v[0], out->hi[i] = v[1];
+static void specify(const context_t *c, const uint8_t code[2], int64_t i, hm_golden_row *out) {
+    double v[2] = {hm_load8(c->rule.codes, code[0]), hm_load8(c->rule.codes, code[1])};
+    out->lo[i] = v[0], out->hi[i] = v[1], out->flags[i] = 0;
     if (isnan(v[0]) && isnan(v[1])) out->flags[i] = HM_GOLD_NAN;
     else if (isnan(v[0]) || isnan(v[1])) out->flags[i] = HM_GOLD_UNSPECIFIED; /* NaN, or the largest value */
     else if (code[0] == code[1]) {
@@ -164,27 +100,24 @@ static void specify(const context_t *c, double x, double low, double high, int64
 }
 
 static hm_status codes_row(const context_t *c, int64_t row, hm_class class, hm_golden_row *out) {
-    hm_overflow overflow = c->a.overflow == HM_FP8_IEEE ? HM_OVERFLOW_IEEE : HM_OVERFLOW_SATURATE;
     for (int64_t g = 0; g < c->groups; g++) {
-        scales s = scales_of(c, row, g, class);
+        hm_fp8_scales s = scales_of(c, row, g, class);
         double S_low = s.lo, S_high = s.hi, S = s.ideal;
         if (c->stored) S_low = S_high = S = c->stored[row * c->groups + g];
-        bool usable = S > 0 && S < INFINITY && !s.nan && !s.infinite;
+        bool usable = hm_fp8_usable(S) && !s.nan && !s.infinite;
         for (int64_t k = 0; k < c->a.group_size; k++) {
             int64_t i = g * c->a.group_size + k;
-            double x = element(c, row, i), low, high, other[2];
+            double x = element(c, row, i);
+            uint8_t code[2];
             out->lo[i] = out->hi[i] = NAN, out->flags[i] = HM_GOLD_NAN;
             if (out->ideal) out->ideal[i] = NAN;
             if (out->exact) out->exact[i] = NAN;
             if (isnan(x)) continue;
             out->flags[i] = usable ? 0 : HM_GOLD_UNSPECIFIED;
             if (!usable) continue;
-            quotient(c, x, S_high, class, &low, &high);
-            quotient(c, x, S_low, class, &other[0], &other[1]);
-            low = other[0] < low ? other[0] : low, high = other[1] > high ? other[1] : high;
-            specify(c, x, low, high, i, out);
-            quotient(c, x, S, HM_WIDE, &other[0], &other[1]);
-            if (out->ideal) out->ideal[i] = hm_load8(c->a.codes.dtype, hm_store8(c->a.codes.dtype, other[0], overflow));
+            hm_fp8_codes_of(&c->rule, x, S_low, S_high, class, code);
+            specify(c, code, i, out);
+            if (out->ideal) out->ideal[i] = hm_load8(c->rule.codes, hm_fp8_ideal_code(&c->rule, x, S));
             if (out->exact) out->exact[i] = x / S;
         }
     }
@@ -201,7 +134,7 @@ static hm_status row_of(const void *context, int arg, int64_t row, hm_class clas
 static double distance(const void *context, int arg, int64_t row, int64_t index, double got) {
     const context_t *c = context;
     int64_t g = arg == SCALE ? index : index / c->a.group_size;
-    scales s = scales_of(c, row, g, HM_WIDE);
+    hm_fp8_scales s = scales_of(c, row, g, HM_WIDE);
     double S = c->stored ? c->stored[row * c->groups + g] : s.ideal;
     if (arg == SCALE) {
         double d = fabs(got - s.exact) / hm_ulp(c->a.scale.dtype, s.exact);

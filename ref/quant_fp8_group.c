@@ -1,29 +1,13 @@
-/* quant_fp8_group: one group after the other. binary64 with one rounding: no quotient of two f32 values lies so near a
- * rounding boundary of f32 or of 8 bits, without being on it, that the division's own rounding could move it across (the
- * distance is at least 2^-49 of the quotient: numerator, and boundary times denominator, are integers of at most 49 bits in
- * one unit). */
+/* quant_fp8_group: one group after the other. */
 #include "../op/quant_fp8_group.h"
 
 #include <math.h>
 
 #include "../op/check.h"
 #include "../op/dtype.h"
-#include "../op/fp8.h"
+#include "fp8.h"
 
 enum { CHUNK = 256 };
-
-static double scale_of(const hm_quant_fp8_group_args *a, double amax) {
-    if (amax == INFINITY) return INFINITY;
-    bool on_amax = a->floor_on == HM_FLOOR_AMAX;
-    if (on_amax && amax < a->floor) amax = a->floor;
-    if (a->scale_format == HM_SCALE_F32) {
-        double r = (double)(float)(amax / a->divisor);
-        return on_amax || r >= a->floor ? r : a->floor;
-    }
-    double r = amax > 0 ? hm_two_to(hm_ue8m0_exponent(amax, a->divisor)) : 0;
-    double least = on_amax ? 0 : hm_two_to(hm_ue8m0_exponent(a->floor, 1));
-    return r > least ? r : least;
-}
 
 /* x, to: the group's first element; steps in elements. Returns the scale. */
 static double quantise_group(const hm_quant_fp8_group_args *a, const char *x, uint8_t *to) {
@@ -35,7 +19,9 @@ static double quantise_group(const hm_quant_fp8_group_args *a, const char *x, ui
         hm_load_row(a->x.dtype, x + i * x_step * size, x_step, n, v);
         for (int64_t k = 0; k < n; k++) amax = fabs(v[k]) > amax ? fabs(v[k]) : amax; /* NaN is never larger */
     }
-    double S = scale_of(a, amax), inverse = (double)(float)(1 / S);
+    double S = hm_fp8_scale(amax, a->divisor, a->floor, a->floor_on == HM_FLOOR_SCALE,
+                            a->scale_format == HM_SCALE_UE8M0),
+           inverse = (double)(float)(1 / S);
     hm_overflow overflow = a->overflow == HM_FP8_IEEE ? HM_OVERFLOW_IEEE : HM_OVERFLOW_SATURATE;
     for (int64_t i = 0; i < a->group_size; i += CHUNK) {
         int64_t n = a->group_size - i < CHUNK ? a->group_size - i : CHUNK;
