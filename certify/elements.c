@@ -264,11 +264,12 @@ static void fill_trivial(const hm_call *call, int i, int64_t row, int what, doub
 }
 
 bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier,
-                         char *which, size_t size) {
+                         bool catches, char *which, size_t size) {
     bool alive[TRIVIALS] = {true, true, false};
     int64_t elements = 0;
     for (int i = 0; i < call->op->nargs; i++)
-        if (call->op->args[i].direction != HM_IN && starts_as(call, i) >= 0) alive[UNCHANGED] = true;
+        if (call->op->args[i].direction != HM_IN && starts_as(call, i) >= 0)
+            alive[UNCHANGED] |= !(catches && call->op->args[i].direction == HM_INOUT);
     for (int i = 0; i < call->op->nargs; i++) {
         const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
         if (call->op->args[i].direction == HM_IN || out->dtype == HM_DTYPE_NONE) continue;

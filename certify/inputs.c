@@ -6,13 +6,16 @@
 #include "generators.h"
 #include "layout.h"
 
+extern const hm_inputs hm_indexer_k_quant_and_cache_inputs, hm_cp_gather_indexer_k_quant_cache_inputs;
+
 static const hm_inputs *const inputs[] = {
-    NULL,
+    &hm_indexer_k_quant_and_cache_inputs,
+    &hm_cp_gather_indexer_k_quant_cache_inputs,
 };
 
 const hm_inputs *hm_inputs_of(const hm_op_info *op) {
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
-        if (inputs[i] && !strcmp(inputs[i]->op, op->name)) return inputs[i];
+        if (!strcmp(inputs[i]->op, op->name)) return inputs[i];
     return NULL;
 }
 
@@ -61,4 +64,54 @@ int64_t hm_inputs_get(const hm_tensor *t, int64_t index) {
     else if (t->dtype == HM_I32) memcpy(&i32, element(t, index), sizeof i32), i64 = i32;
     else if (t->dtype == HM_U8) i64 = *(unsigned char *)element(t, index);
     return i64;
+}
+
+void hm_inputs_put_bytes(const hm_case_spec *spec, const char *name, const hm_tensor *t) {
+    int64_t n = hm_tensor_elements(t), size = (int64_t)hm_dtype_size(t->dtype);
+    uint64_t bits = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (i % (8 / size) == 0) bits = hm_inputs_drawn(spec, name, (uint64_t)i);
+        memcpy(element(t, i), &bits, (size_t)size);
+        bits = size < 8 ? bits >> 8 * size : 0;
+    }
+}
+
+static int64_t gcd(int64_t a, int64_t b) {
+    while (b) {
+        int64_t rest = a % b;
+        a = b, b = rest;
+    }
+    return a;
+}
+
+/* Place k of an order of 0..n-1 that the seed decides: steps of a number coprime to n. */
+static int64_t mixed(const hm_case_spec *spec, const char *name, int64_t k, int64_t n) {
+    int64_t step = 1 + hm_inputs_below(spec, name, UINT64_MAX, n),
+            shift = hm_inputs_below(spec, name, UINT64_MAX - 1, n);
+    while (gcd(n, step) != 1) step++;
+    return (int64_t)(((unsigned __int128)k * (uint64_t)step + (uint64_t)shift) % (uint64_t)n);
+}
+
+void hm_inputs_put_slots(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t capacity) {
+    int64_t n = hm_tensor_elements(t);
+    int64_t bad = hm_inputs_generator(spec, "out_of_range") ? hm_inputs_below(spec, name, UINT64_MAX - 2, n) : -1;
+    static const int64_t negative[] = {-1, -1, INT64_MIN, -2, INT32_MIN};
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t r = hm_inputs_drawn(spec, name, (uint64_t)i);
+        bool padded =
+            (r % 8 == 0 && !hm_inputs_generator(spec, "index")) || hm_inputs_generator(spec, "zero") || i >= capacity;
+        int64_t slot = padded ? negative[r / 8 % 5] : mixed(spec, name, i, capacity);
+        if (i == bad) slot = r % 3 == 0 ? capacity : r % 3 == 1 ? INT64_MAX : capacity + (INT64_C(1) << 32);
+        hm_inputs_put(t, i, slot);
+    }
+}
+
+void hm_inputs_put_blocks(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t row, int64_t used,
+                          int64_t num_blocks) {
+    int64_t width = t->shape[1];
+    for (int64_t b = 0; b < width; b++) {
+        bool live = b < used && num_blocks > 0;
+        hm_inputs_put(t, row * width + b,
+                      live ? mixed(spec, name, (row * used + b) % num_blocks, num_blocks) : HM_INPUTS_POISON);
+    }
 }

@@ -191,14 +191,14 @@ static void judge_values(hm_call *call, const hm_run *run, const hm_judge_option
             s = hm_golden_observe(golden, i, out, threads);
     }
     if (!s) s = hm_elements_judge(golden, call, ladder, options->tier, threads, v);
-    bool trivial = !s && hm_elements_trivial(golden, call, ladder, options->tier, text, sizeof text);
+    int faults = known_kills(call);
+    bool trivial = !s && hm_elements_trivial(golden, call, ladder, options->tier, faults > 0, text, sizeof text);
     hm_golden_close(golden);
     if (s) {
         conclude(v, HM_FAIL, "golden could not judge this call: %s", hm_status_name(s));
         return;
     }
     v->outputs_xxh3 = hash_outputs(call);
-    int faults = known_kills(call);
     if (wrong_dtype(call, run, v)) return;
     if (v->outside) {
         describe_worst(call, v, text, sizeof text);
@@ -296,7 +296,7 @@ bool hm_call_vacuous(hm_call *call, const hm_judge_options *options, char *which
     if (!hm_ladder_make(call->op, options->required, &ladder) || call->op->check(arguments(call)) != HM_OK)
         return false;
     if (hm_golden_open(call->op, call->golden_args, team(call, options->threads), &golden)) return false;
-    bool trivial = hm_elements_trivial(golden, call, &ladder, options->tier, which, size);
+    bool trivial = hm_elements_trivial(golden, call, &ladder, options->tier, false, which, size);
     hm_golden_close(golden);
     return trivial;
 }

@@ -15,9 +15,14 @@ struct hm_golden {
     void *context;
 };
 
-static const hm_golden_op *const ops[] = {&hm_rms_norm_golden,         &hm_fused_add_rms_norm_golden,
-                                          &hm_rotary_embedding_golden, &hm_concat_mla_q_golden,
-                                          &hm_rope_table_golden,       &hm_quant_fp8_group_golden};
+static const hm_golden_op *const ops[] = {&hm_rms_norm_golden,
+                                          &hm_fused_add_rms_norm_golden,
+                                          &hm_rotary_embedding_golden,
+                                          &hm_concat_mla_q_golden,
+                                          &hm_rope_table_golden,
+                                          &hm_quant_fp8_group_golden,
+                                          &hm_indexer_k_quant_and_cache_golden,
+                                          &hm_cp_gather_indexer_k_quant_cache_golden};
 
 static const struct {
     const char *name, *about;

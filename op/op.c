@@ -58,8 +58,14 @@ int64_t hm_tensor_elements(const hm_tensor *t) {
     return n;
 }
 
-static const hm_op_info *const ops[] = {&hm_rms_norm_info,     &hm_fused_add_rms_norm_info, &hm_rotary_embedding_info,
-                                        &hm_concat_mla_q_info, &hm_rope_table_info,         &hm_quant_fp8_group_info};
+static const hm_op_info *const ops[] = {&hm_rms_norm_info,
+                                        &hm_fused_add_rms_norm_info,
+                                        &hm_rotary_embedding_info,
+                                        &hm_concat_mla_q_info,
+                                        &hm_rope_table_info,
+                                        &hm_quant_fp8_group_info,
+                                        &hm_indexer_k_quant_and_cache_info,
+                                        &hm_cp_gather_indexer_k_quant_cache_info};
 
 int hm_op_count(void) { return sizeof ops / sizeof *ops; }
 const hm_op_info *hm_op_at(int i) { return i >= 0 && i < hm_op_count() ? ops[i] : NULL; }

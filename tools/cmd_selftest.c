@@ -92,8 +92,11 @@ static const struct argp_option argp_options[] = {
     {"op", 'o', "OP", 0, "One op (default: all)", 0},
     {"suite", KEY_SUITE, "SUITE", 0, "smoke, quick or full (default quick)", 0},
     {"seed", KEY_SEED, "N", 0, "Seed of the cases (default 1); the kill matrix is repeated with N + 1", 0},
-    {"elements", KEY_ELEMENTS, "N", 0, "Elements of legal variants to judge for each op (default 1e8)", 0},
-    {"long", KEY_LONG, NULL, 0, "1e9 of them, and every fault on every case of the second seed", 0},
+    {"elements", KEY_ELEMENTS, "N", 0,
+     "Elements of legal variants to judge for each op (default 1e8; 3e6 where cases are the suite's, of slots, blocks "
+     "and lengths)",
+     0},
+    {"long", KEY_LONG, NULL, 0, "Ten times as many, and every fault on every case of the second seed", 0},
     {"write", KEY_WRITE, "FILE", 0, "Write the kill matrix as JSON; data/cases/kills.json is that of the quick suite",
      0},
     {"only", KEY_ONLY, "PART", 0, "kills, alarms or tiers; matrix: the kills of the suite alone, one seed", 0},
@@ -127,7 +130,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
             o->elements = count_option(arg);
             return 0;
         case KEY_LONG:
-            o->elements = 1000000000;
+            o->more = 10;
             o->whole = true;
             return 0;
         case KEY_WRITE:
@@ -177,7 +180,7 @@ int hm_cmd_selftest(int argc, char **argv) {
         NULL,
         NULL,
         NULL};
-    hm_selftest_arguments o = {.suite = HM_QUICK, .seed = 1, .elements = 100000000};
+    hm_selftest_arguments o = {.suite = HM_QUICK, .seed = 1, .more = 1};
     hm_parse(&argp, argc, argv, &o);
     if (o.docs) return write_docs(o.docs);
     if (o.write && o.only && strcmp(o.only, "kills") && strcmp(o.only, "matrix"))

@@ -10,7 +10,8 @@ typedef struct {
     const char *write, *only, *docs;
     hm_suite suite;
     uint64_t seed;
-    int64_t elements;
+    int64_t elements; /* 0: as many as is usual for the op, times `more` */
+    int more;
     int threads;
     bool whole; /* --long */
 } hm_selftest_arguments;

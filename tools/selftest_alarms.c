@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../certify/inputs.h"
 #include "selftest.h"
 
 static void confirm_sequential(hm_selftest_session *s, const hm_variant *variant, const hm_variant_score *score) {
@@ -62,9 +63,11 @@ void hm_selftest_alarms(hm_selftest_session *s) {
         hm_alarms alarms;
         hm_selftest_options options = hm_selftest_library_options(s, s->o->seed);
         options.op = op->name;
-        s->progress = hm_progress_start("false alarms", s->o->elements);
+        int64_t usual = hm_inputs_of(op) ? 3000000 : 100000000;
+        int64_t elements = s->o->elements ? s->o->elements : usual * s->o->more;
+        s->progress = hm_progress_start("false alarms", elements);
         s->alarms = &alarms;
-        hm_status status = hm_alarms_run(&options, s->o->elements, &alarms);
+        hm_status status = hm_alarms_run(&options, elements, &alarms);
         s->alarms = NULL;
         hm_selftest_finish(s, status, alarms.stopped);
         print_alarms(s, op, &alarms);

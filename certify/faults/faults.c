@@ -16,6 +16,8 @@ static const struct {
     {hm_concat_mla_q_faults, &hm_concat_mla_q_fault_count},
     {hm_rope_table_faults, &hm_rope_table_fault_count},
     {hm_quant_fp8_group_faults, &hm_quant_fp8_group_fault_count},
+    {hm_cp_gather_indexer_k_quant_cache_faults, &hm_cp_gather_indexer_k_quant_cache_fault_count},
+    {hm_indexer_k_quant_and_cache_faults, &hm_indexer_k_quant_and_cache_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

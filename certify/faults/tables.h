@@ -8,5 +8,9 @@ extern const hm_fault hm_rotary_embedding_faults[], hm_concat_mla_q_faults[];
 extern const hm_fault hm_quant_fp8_group_faults[];
 extern const int hm_quant_fp8_group_fault_count;
 extern const int hm_rotary_embedding_fault_count, hm_concat_mla_q_fault_count;
+extern const hm_fault hm_indexer_k_quant_and_cache_faults[];
+extern const int hm_indexer_k_quant_and_cache_fault_count;
+extern const hm_fault hm_cp_gather_indexer_k_quant_cache_faults[];
+extern const int hm_cp_gather_indexer_k_quant_cache_fault_count;
 
 #endif

@@ -6,5 +6,9 @@
 
 extern const hm_variant hm_rotary_embedding_variants[], hm_concat_mla_q_variants[], hm_quant_fp8_group_variants[];
 extern const int hm_rotary_embedding_variant_count, hm_concat_mla_q_variant_count, hm_quant_fp8_group_variant_count;
+extern const hm_variant hm_indexer_k_quant_and_cache_variants[];
+extern const int hm_indexer_k_quant_and_cache_variant_count;
+extern const hm_variant hm_cp_gather_indexer_k_quant_cache_variants[];
+extern const int hm_cp_gather_indexer_k_quant_cache_variant_count;
 
 #endif

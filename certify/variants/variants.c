@@ -16,6 +16,8 @@ static const struct {
     {hm_concat_mla_q_variants, &hm_concat_mla_q_variant_count},
     {hm_rope_table_variants, &hm_rope_table_variant_count},
     {hm_quant_fp8_group_variants, &hm_quant_fp8_group_variant_count},
+    {hm_cp_gather_indexer_k_quant_cache_variants, &hm_cp_gather_indexer_k_quant_cache_variant_count},
+    {hm_indexer_k_quant_and_cache_variants, &hm_indexer_k_quant_and_cache_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
