@@ -234,5 +234,8 @@ hm_status hm_generate(const hm_case_spec *spec, int arg, const void *args) {
     int64_t rows = 1;
     for (int d = 0; d < t->ndim - 1; d++)
         if (t->shape[d] <= 0 || __builtin_mul_overflow(rows, t->shape[d], &rows)) return HM_OK;
-    return hm_generate_rows(spec, arg, args, NULL, rows);
+    hm_status status = hm_generate_rows(spec, arg, args, NULL, rows);
+    const hm_inputs *inputs = hm_inputs_of(spec->op);
+    if (!status && inputs && inputs->after) inputs->after(spec, arg, args);
+    return status;
 }

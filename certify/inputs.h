@@ -12,6 +12,8 @@ typedef struct {
      * the description table, so that earlier ones may be read; args is the call's argument struct, which need not be
      * legal (expect=), but whose tensors have memory. Entries that must never be read get HM_INPUTS_POISON. */
     bool (*fill)(const hm_case_spec *spec, int arg, const void *args);
+    /* Called for an argument that the generator filled. NULL: nothing to add. */
+    void (*after)(const hm_case_spec *spec, int arg, const void *args);
 } hm_inputs;
 
 const hm_inputs *hm_inputs_of(const hm_op_info *op); /* NULL: generators alone */

@@ -22,7 +22,8 @@ static const hm_golden_op *const ops[] = {&hm_rms_norm_golden,
                                           &hm_rope_table_golden,
                                           &hm_quant_fp8_group_golden,
                                           &hm_indexer_k_quant_and_cache_golden,
-                                          &hm_cp_gather_indexer_k_quant_cache_golden};
+                                          &hm_cp_gather_indexer_k_quant_cache_golden,
+                                          &hm_top_k_per_row_golden};
 
 static const struct {
     const char *name, *about;

@@ -18,6 +18,7 @@ static const struct {
     {hm_quant_fp8_group_faults, &hm_quant_fp8_group_fault_count},
     {hm_cp_gather_indexer_k_quant_cache_faults, &hm_cp_gather_indexer_k_quant_cache_fault_count},
     {hm_indexer_k_quant_and_cache_faults, &hm_indexer_k_quant_and_cache_fault_count},
+    {hm_top_k_per_row_faults, &hm_top_k_per_row_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

@@ -12,5 +12,7 @@ extern const hm_fault hm_indexer_k_quant_and_cache_faults[];
 extern const int hm_indexer_k_quant_and_cache_fault_count;
 extern const hm_fault hm_cp_gather_indexer_k_quant_cache_faults[];
 extern const int hm_cp_gather_indexer_k_quant_cache_fault_count;
+extern const hm_fault hm_top_k_per_row_faults[];
+extern const int hm_top_k_per_row_fault_count;
 
 #endif

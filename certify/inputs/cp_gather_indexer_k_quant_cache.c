@@ -56,4 +56,4 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return true;
 }
 
-const hm_inputs hm_cp_gather_indexer_k_quant_cache_inputs = {"cp_gather_indexer_k_quant_cache", fill};
+const hm_inputs hm_cp_gather_indexer_k_quant_cache_inputs = {"cp_gather_indexer_k_quant_cache", fill, NULL};

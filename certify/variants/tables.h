@@ -10,5 +10,7 @@ extern const hm_variant hm_indexer_k_quant_and_cache_variants[];
 extern const int hm_indexer_k_quant_and_cache_variant_count;
 extern const hm_variant hm_cp_gather_indexer_k_quant_cache_variants[];
 extern const int hm_cp_gather_indexer_k_quant_cache_variant_count;
+extern const hm_variant hm_top_k_per_row_variants[];
+extern const int hm_top_k_per_row_variant_count;
 
 #endif

@@ -18,6 +18,7 @@ static const struct {
     {hm_quant_fp8_group_variants, &hm_quant_fp8_group_variant_count},
     {hm_cp_gather_indexer_k_quant_cache_variants, &hm_cp_gather_indexer_k_quant_cache_variant_count},
     {hm_indexer_k_quant_and_cache_variants, &hm_indexer_k_quant_and_cache_variant_count},
+    {hm_top_k_per_row_variants, &hm_top_k_per_row_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
