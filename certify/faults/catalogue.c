@@ -136,7 +136,7 @@ static const hm_known_bug bugs[] = {
     {"M4", "indices in another order on each rank", "aiter#4415", TOPK},
     {"M5", "padded -inf lanes counted as candidates", "cudnn-frontend#410", NULL},
     {"M6", "indexer score: ReLU or head weights left out", "mlx-lm#531", INDEXER},
-    {"M8", "ties by construction: block scores copied per cell", "llama.cpp#28497", TOPK},
+    {"M8", "ties by construction: block scores copied per cell", "llama.cpp#28497", NULL},
     /* N: dependence on the batch or on the order */
     {"N2", "all-reduce and RMSNorm: order of the sum depends on the size", "vllm#51290; vllm#45683", NULL},
     {"N3", "fp8 decode: rows of a large batch use another row's metadata", "aiter#3013", NULL},
