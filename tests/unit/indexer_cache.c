@@ -337,6 +337,35 @@ Test(indexer_cache, blocks_lie_beyond_32_bits) {
     discard(s);
 }
 
+/* More slots than 32 bits count. */
+Test(indexer_cache, slots_lie_beyond_32_bits) {
+    int64_t blocks = (INT64_C(1) << 31) + 8, slots[2] = {blocks - 3, 3};
+    size_t size = (size_t)blocks * 132;
+    uint8_t *far = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (far == MAP_FAILED) cr_skip("283 GB of addresses are not to be had here");
+    uint16_t keys[2 * 128];
+    uint8_t codes[2 * 128];
+    float scales[2];
+    int32_t table[1] = {3}, bounds[2] = {0, 1};
+    for (int i = 0; i < 256; i++) hm_store(HM_BF16, &keys[i], i < 128 ? 448 : 224);
+    hm_tensor cache = hm_tensor_of(far, HM_U8, 3, (int64_t[]){blocks, 1, 132});
+    cr_assert_eq(hm_indexer_k_quant_and_cache(HM_ARGS(indexer_k_quant_and_cache, .kv_cache = cache,
+                                                      .k = hm_tensor_of(keys, HM_BF16, 2, (int64_t[]){2, 128}),
+                                                      .slot_mapping = hm_tensor_of(slots, HM_I64, 1, (int64_t[]){2}))),
+                 HM_OK, "%s", hm_error());
+    float S[2];
+    memcpy(&S[0], far + slots[0] * 132 + 128, 4), memcpy(&S[1], far + slots[1] * 132 + 128, 4);
+    cr_expect(S[0] == 1 && S[1] == 0.5f && far[slots[0] * 132] == 0x7E);
+    cr_assert_eq(hm_cp_gather_indexer_k_quant_cache(HM_ARGS(
+                     cp_gather_indexer_k_quant_cache, .dst_k = hm_tensor_of(codes, HM_U8, 2, (int64_t[]){1, 128}),
+                     .dst_scale = hm_tensor_of(scales, HM_F32, 2, (int64_t[]){1, 1}), .kv_cache = cache,
+                     .block_table = hm_tensor_of(table, HM_I32, 2, (int64_t[]){1, 1}),
+                     .cu_seq_lens = hm_tensor_of(bounds, HM_I32, 1, (int64_t[]){2}))),
+                 HM_OK, "%s", hm_error());
+    cr_expect(scales[0] == 0.5f && codes[127] == 0x7E);
+    munmap(far, size);
+}
+
 /* Padding rows, empty requests, and entries of the table that nobody needs. */
 Test(indexer_cache, gather_leaves_padding_alone) {
     setup *s = make((form){16, 1, 6, 16 * 132, HM_LAYOUT_NORMAL, HM_CODE_E4M3, HM_SCALE_F32});
