@@ -2,6 +2,7 @@
  * are seen. */
 #include <criterion/criterion.h>
 #include <hallmark/cp_gather_indexer_k_quant_cache.h>
+#include <hallmark/fp8_paged_mqa_logits.h>
 #include <hallmark/indexer_k_quant_and_cache.h>
 #include <hallmark/op.h>
 #include <stdio.h>
@@ -181,6 +182,56 @@ static void disagree(form f) {
     discard(s);
 }
 Test(indexer_cache, a_reader_that_disagrees_is_seen) { cr_expect_eq(each_form(disagree), 128); }
+
+/* The scores of decode, read from the cache, are those of prefill, read from what was gathered, bit for bit; with the other
+ * layout they are not. */
+static void score(form f) {
+    enum { HEADS = 2 };
+    if (f.groups > 1) return;
+    setup *s = make(f);
+    hm_dtype F = f.codes == HM_CODE_E4M3FNUZ ? HM_F8E4M3FNUZ : HM_F8E4M3;
+    uint8_t q[HEADS * 128], keys[TOKENS * 128];
+    float weights[HEADS] = {0.75f, -0.25f}, prefill[TOKENS], decode[TOKENS];
+    int32_t from = 0, to = TOKENS;
+    for (int i = 0; i < HEADS * 128; i++) q[i] = hm_store8(F, i * 37 % 29 - 14, HM_OVERFLOW_SATURATE);
+    hm_indexer_k_quant_and_cache_args w = writing(s);
+    hm_cp_gather_indexer_k_quant_cache_args r = reading(s);
+    r.dst_k = hm_tensor_of(keys, F, 2, (int64_t[]){TOKENS, 128});
+    hm_tensor range = hm_tensor_of(&to, HM_I32, 1, (int64_t[]){1});
+    hm_fp8_paged_mqa_logits_args paged = {.size = sizeof paged,
+                                          .logits = hm_tensor_of(decode, HM_F32, 2, (int64_t[]){1, TOKENS}),
+                                          .q = hm_tensor_of(q, F, 4, (int64_t[]){1, 1, HEADS, 128}),
+                                          .kv_cache = cache_of(s),
+                                          .weights = hm_tensor_of(weights, HM_F32, 2, (int64_t[]){1, HEADS}),
+                                          .context_lens = range,
+                                          .block_tables = r.block_table,
+                                          .layout = f.layout};
+    hm_fp8_mqa_logits_args dense = {.size = sizeof dense,
+                                    .logits = hm_tensor_of(prefill, HM_F32, 2, (int64_t[]){1, TOKENS}),
+                                    .q = hm_tensor_of(q, F, 3, (int64_t[]){1, HEADS, 128}),
+                                    .k = r.dst_k,
+                                    .k_scale = hm_tensor_of(s->scales, HM_F32, 1, (int64_t[]){TOKENS}),
+                                    .weights = paged.weights,
+                                    .ks = hm_tensor_of(&from, HM_I32, 1, (int64_t[]){1}),
+                                    .ke = range};
+    cr_assert_eq(hm_indexer_k_quant_and_cache(&w), HM_OK, "%s", hm_error());
+    cr_assert_eq(hm_cp_gather_indexer_k_quant_cache(&r), HM_OK, "%s", hm_error());
+    cr_assert_eq(hm_fp8_mqa_logits(&dense), HM_OK, "%s", hm_error());
+    cr_assert_eq(hm_fp8_paged_mqa_logits(&paged), HM_OK, "%s", hm_error());
+    cr_expect_eq(memcmp(prefill, decode, sizeof decode), 0, "blocks of %lld, layout %d", (long long)f.block_size,
+                 (int)f.layout);
+    paged.layout = f.layout == HM_LAYOUT_NORMAL ? HM_LAYOUT_SHUFFLE : HM_LAYOUT_NORMAL;
+    if (f.block_size % 16) {
+        cr_expect_eq(hm_fp8_paged_mqa_logits(&paged), HM_BAD_SHAPE);
+    } else {
+        int differing = 0;
+        cr_assert_eq(hm_fp8_paged_mqa_logits(&paged), HM_OK, "%s", hm_error());
+        for (int n = 0; n < TOKENS; n++) differing += memcmp(&prefill[n], &decode[n], sizeof(float)) != 0;
+        cr_expect_gt(differing, TOKENS / 2);
+    }
+    discard(s);
+}
+Test(indexer_cache, decode_reads_what_prefill_reads) { cr_expect_eq(each_form(score), 128); }
 
 static bool passes(const hm_fault *fault, const char *line) {
     char why[512];
