@@ -225,37 +225,45 @@ static bool load_key(const context_t *c, int64_t row, int64_t key, scratch *s, d
     return finite;
 }
 
+static void judge_column(const context_t *c, int64_t row, int64_t i, int64_t shift, hm_class class, bool finite,
+                         scratch *s, hm_golden_row *out) {
+    double scale;
+    if (!load_key(c, row, i + shift, s, &scale) || !finite) {
+        out->flags[i] = HM_GOLD_UNSPECIFIED;
+        return;
+    }
+    sums(s->q, s->k, c->call.heads, c->call.head_dim, s->sum, s->magnitude);
+    logit r = judge(&c->call, s, scale, class);
+    out->lo[i] = r.lo, out->hi[i] = r.hi;
+    if (r.range_free) out->flags[i] = HM_GOLD_RANGE_FREE;
+    if (out->ideal) out->ideal[i] = r.ideal;
+    if (out->exact) out->exact[i] = r.exact;
+}
+
 hm_status hm_logits_golden_row(const void *context, int arg, int64_t row, hm_class class, hm_tier tier,
                                hm_golden_row *out) {
     (void)arg, (void)tier; /* one output; two doubles decide everything */
     const context_t *c = context;
-    scratch s;
-    int64_t first, end, shift;
-    if (!make(&c->call, &s)) return hm_fail(HM_NO_MEMORY, "golden: no memory for a query");
-    bool finite = load_query(c, row, &s);
+    int64_t first, end, shift, work = c->call.width * c->call.heads * c->call.head_dim;
+    int failed = 0;
     hm_logits_columns_of(&c->call, row, &first, &end, &shift);
-    for (int64_t i = 0; i < c->call.width; i++) {
-        double scale;
-        out->lo[i] = out->hi[i] = -INFINITY, out->flags[i] = 0;
-        if (out->ideal) out->ideal[i] = -INFINITY;
-        if (out->exact) out->exact[i] = -INFINITY;
-        if (i < first || i >= end) {
-            if (c->call.outside == HM_LOGITS_LEAVE) out->flags[i] = HM_GOLD_UNSPECIFIED;
-            continue;
+#pragma omp parallel reduction(+ : failed) if (work > 1 << 24) /* one long row; many rows are shared out by the judge */
+    {
+        scratch s;
+        bool made = make(&c->call, &s), finite = made && load_query(c, row, &s);
+        failed += !made;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < c->call.width; i++) {
+            bool inside = i >= first && i < end;
+            out->lo[i] = out->hi[i] = -INFINITY;
+            out->flags[i] = !inside && c->call.outside == HM_LOGITS_LEAVE ? HM_GOLD_UNSPECIFIED : 0;
+            if (out->ideal) out->ideal[i] = -INFINITY;
+            if (out->exact) out->exact[i] = -INFINITY;
+            if (inside && made) judge_column(c, row, i, shift, class, finite, &s, out);
         }
-        if (!load_key(c, row, i + shift, &s, &scale) || !finite) {
-            out->flags[i] = HM_GOLD_UNSPECIFIED;
-            continue;
-        }
-        sums(s.q, s.k, c->call.heads, c->call.head_dim, s.sum, s.magnitude);
-        logit r = judge(&c->call, &s, scale, class);
-        out->lo[i] = r.lo, out->hi[i] = r.hi;
-        if (r.range_free) out->flags[i] = HM_GOLD_RANGE_FREE;
-        if (out->ideal) out->ideal[i] = r.ideal;
-        if (out->exact) out->exact[i] = r.exact;
+        if (made) free(s.block);
     }
-    free(s.block);
-    return HM_OK;
+    return failed ? hm_fail(HM_NO_MEMORY, "golden: no memory for a query") : HM_OK;
 }
 
 double hm_logits_golden_distance(const void *context, int arg, int64_t row, int64_t index, double got) {

@@ -19,6 +19,8 @@ static const struct {
     {hm_cp_gather_indexer_k_quant_cache_faults, &hm_cp_gather_indexer_k_quant_cache_fault_count},
     {hm_indexer_k_quant_and_cache_faults, &hm_indexer_k_quant_and_cache_fault_count},
     {hm_top_k_per_row_faults, &hm_top_k_per_row_fault_count},
+    {hm_fp8_mqa_logits_faults, &hm_fp8_mqa_logits_fault_count},
+    {hm_fp8_paged_mqa_logits_faults, &hm_fp8_paged_mqa_logits_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

@@ -14,5 +14,9 @@ extern const hm_fault hm_cp_gather_indexer_k_quant_cache_faults[];
 extern const int hm_cp_gather_indexer_k_quant_cache_fault_count;
 extern const hm_fault hm_top_k_per_row_faults[];
 extern const int hm_top_k_per_row_fault_count;
+extern const hm_fault hm_fp8_mqa_logits_faults[];
+extern const int hm_fp8_mqa_logits_fault_count;
+extern const hm_fault hm_fp8_paged_mqa_logits_faults[];
+extern const int hm_fp8_paged_mqa_logits_fault_count;
 
 #endif

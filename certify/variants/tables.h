@@ -12,5 +12,9 @@ extern const hm_variant hm_cp_gather_indexer_k_quant_cache_variants[];
 extern const int hm_cp_gather_indexer_k_quant_cache_variant_count;
 extern const hm_variant hm_top_k_per_row_variants[];
 extern const int hm_top_k_per_row_variant_count;
+extern const hm_variant hm_fp8_mqa_logits_variants[];
+extern const int hm_fp8_mqa_logits_variant_count;
+extern const hm_variant hm_fp8_paged_mqa_logits_variants[];
+extern const int hm_fp8_paged_mqa_logits_variant_count;
 
 #endif

@@ -19,6 +19,8 @@ static const struct {
     {hm_cp_gather_indexer_k_quant_cache_variants, &hm_cp_gather_indexer_k_quant_cache_variant_count},
     {hm_indexer_k_quant_and_cache_variants, &hm_indexer_k_quant_and_cache_variant_count},
     {hm_top_k_per_row_variants, &hm_top_k_per_row_variant_count},
+    {hm_fp8_mqa_logits_variants, &hm_fp8_mqa_logits_variant_count},
+    {hm_fp8_paged_mqa_logits_variants, &hm_fp8_paged_mqa_logits_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
