@@ -33,8 +33,7 @@ static void close_context(void *context) {
 
 static int by_slot(const void *a, const void *b) {
     const entry *x = a, *y = b;
-    return x->slot != y->slot ? (x->slot > y->slot) - (x->slot < y->slot)
-                              : (x->token > y->token) - (x->token < y->token);
+    return (x->slot > y->slot) - (x->slot < y->slot);
 }
 
 static hm_status open_context(const void *args, int threads, void **context) {
@@ -80,23 +79,21 @@ static hm_status observe(void *context, int arg, const hm_tensor *stored, int th
     return HM_OK;
 }
 
-/* The first entry of slot; -1: none. *several: there are more. */
-static int64_t find(const context_t *c, int64_t slot, bool *several) {
+/* The entry of slot; -1: none. */
+static int64_t find(const context_t *c, int64_t slot) {
     int64_t low = 0, high = c->count;
     while (low < high) {
         int64_t mid = low + (high - low) / 2;
         if (c->entries[mid].slot < slot) low = mid + 1;
         else high = mid;
     }
-    if (low == c->count || c->entries[low].slot != slot) return -1;
-    *several = low + 1 < c->count && c->entries[low + 1].slot == slot;
-    return low;
+    return low < c->count && c->entries[low].slot == slot ? low : -1;
 }
 
 /* What may lie in the places of one group of one token. */
 typedef struct {
     int64_t slot, group;
-    bool written, unspecified, nan_only; /* nan_only: of an unspecified group, NaN elements still have NaN codes */
+    bool written, unspecified; /* of an unspecified group, NaN elements still have NaN codes */
     hm_fp8_scales scales;
     float scale;    /* whose bytes have to be there; */
     bool any_scale; /* unless the set has several and none was seen */
@@ -106,15 +103,13 @@ typedef struct {
 
 static group_t group_of(const context_t *c, int64_t slot, int64_t group, hm_class class) {
     group_t g = {.slot = slot, .group = group};
-    bool several;
-    int64_t i = find(c, slot, &several), size = (int64_t)hm_dtype_size(c->a.k.dtype);
+    int64_t i = find(c, slot), size = (int64_t)hm_dtype_size(c->a.k.dtype);
     if (i < 0) return g;
     g.written = true;
-    if ((g.unspecified = several)) return g;
     g.k =
         (const char *)c->a.k.data + (c->entries[i].token * c->a.k.stride[0] + group * GROUP * c->a.k.stride[1]) * size;
     g.scales = hm_fp8_scales_of(&c->rule, c->a.k.dtype, g.k, c->a.k.stride[1], GROUP, class);
-    g.unspecified = g.nan_only = g.scales.nan || g.scales.infinite;
+    g.unspecified = g.scales.nan || g.scales.infinite;
     if (g.unspecified) return g;
     g.scale = (float)g.scales.ideal, g.lo = g.scales.lo, g.hi = g.scales.hi;
     g.any_scale = !c->stored && g.lo != g.hi;
@@ -132,6 +127,13 @@ static void put(hm_golden_row *out, int64_t i, double lo, double hi, int flags, 
     if (out->bits && (flags & HM_GOLD_BITS)) out->bits[i] = bits;
 }
 
+/* The byte is one, or lies in lo..hi above it. */
+static hm_status put_either(hm_golden_row *out, int64_t i, double one, double lo, double hi, uint64_t ideal) {
+    hm_golden_parts parts = {.index = i, .n = 2, .lo = {one, lo}, .hi = {one, hi}};
+    put(out, i, one, hi, HM_GOLD_GAPS, ideal);
+    return hm_golden_add_parts(out, &parts) ? HM_OK : hm_fail(HM_NO_MEMORY, "golden: no memory");
+}
+
 static hm_status specify(const context_t *c, const group_t *g, hm_indexer_place p, hm_class class, uint8_t old,
                          int64_t i, hm_golden_row *out) {
     uint8_t code[2], bytes[4];
@@ -142,20 +144,19 @@ static hm_status specify(const context_t *c, const group_t *g, hm_indexer_place 
         put(out, i, bytes[p.part], bytes[p.part], is_free ? HM_GOLD_UNSPECIFIED : HM_GOLD_BITS, bytes[p.part]);
         return HM_OK;
     }
-    double x =
-        g->k ? hm_load(c->a.k.dtype, g->k + p.d % GROUP * c->a.k.stride[1] * (int64_t)hm_dtype_size(c->a.k.dtype)) : 0;
+    double x = hm_load(c->a.k.dtype, g->k + p.d % GROUP * c->a.k.stride[1] * (int64_t)hm_dtype_size(c->a.k.dtype));
     if (isnan(x)) { /* a NaN code: 0x7F or 0xFF; fnuz has one */
         bool fnuz = c->rule.codes == HM_F8E4M3FNUZ;
         if (fnuz) return put(out, i, 0x80, 0x80, HM_GOLD_BITS, 0x80), HM_OK;
-        put(out, i, 0x7F, 0xFF, HM_GOLD_GAPS, 0x7F);
-        hm_golden_parts parts = {.index = i, .n = 2, .lo = {0x7F, 0xFF}, .hi = {0x7F, 0xFF}};
-        return hm_golden_add_parts(out, &parts) ? HM_OK : hm_fail(HM_NO_MEMORY, "golden: no memory");
+        return put_either(out, i, 0x7F, 0xFF, 0xFF, 0x7F);
     }
     if (g->unspecified || !hm_fp8_usable(g->lo)) return put(out, i, 0, 255, HM_GOLD_UNSPECIFIED, 0), HM_OK;
     hm_fp8_codes_of(&c->rule, x, g->lo, g->hi, class, code);
     uint8_t ideal = hm_fp8_ideal_code(&c->rule, x, c->stored ? g->lo : g->scales.ideal);
-    /* Between two codes of one sign lie those whose bytes lie between theirs; x keeps its sign. */
-    double lo = code[0] < code[1] ? code[0] : code[1], hi = code[0] < code[1] ? code[1] : code[0];
+    /* Between two codes of one sign lie those whose bytes lie between theirs. x keeps its sign, but a zero of fnuz has none:
+     * between it and a negative code lie the negative codes alone, which begin at 0x81. */
+    uint8_t lo = code[0] < code[1] ? code[0] : code[1], hi = code[0] < code[1] ? code[1] : code[0];
+    if ((lo ^ hi) & 0x80) return put_either(out, i, lo, 0x81, hi, ideal);
     put(out, i, lo, hi, lo == hi ? HM_GOLD_BITS : 0, ideal);
     return HM_OK;
 }

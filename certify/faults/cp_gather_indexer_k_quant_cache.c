@@ -13,6 +13,7 @@ typedef struct {
     enum {
         LAYOUT_AS_DECLARED = 0,
         LAYOUT_OTHER,
+        LAYOUT_SHUFFLED, /* whatever the block size */
         LAYOUT_NORMAL_NOT_64,
         LAYOUT_TILES_OF_8,
         LAYOUT_TILES_TRANSPOSED,
@@ -83,6 +84,9 @@ static int64_t code_byte(const walk *w, int64_t offset, int64_t d) {
     switch (w->v->layout) {
         case LAYOUT_OTHER:
             c.layout = c.layout == HM_LAYOUT_NORMAL ? HM_LAYOUT_SHUFFLE : HM_LAYOUT_NORMAL;
+            break;
+        case LAYOUT_SHUFFLED:
+            c.layout = HM_LAYOUT_SHUFFLE;
             break;
         case LAYOUT_NORMAL_NOT_64:
             if (c.block_size != 64) c.layout = HM_LAYOUT_NORMAL;
@@ -202,21 +206,24 @@ static hm_status run(const void *variation, const void *args, hm_dtype written[H
     { OP "." what, OP, covers, reference, sentence, fix, NULL, run, &(const variation_t){__VA_ARGS__}, false }
 
 const hm_fault hm_cp_gather_indexer_k_quant_cache_faults[] = {
-    FAULT("other_layout", "D1 S1a S1b", "vllm#43781",
+    FAULT("other_layout", "D1 indexer.S1b trap.11", "vllm#43781",
           "codes are read in tiles where the writer has rows, or the other way round",
           "take the layout from the same place as the writer", .layout = LAYOUT_OTHER),
-    FAULT("shuffled_at_64_only", "S1b", "vllm#43781", "tiles are expected only in blocks of 64 tokens",
+    FAULT("always_shuffled", "D1 indexer.S1a indexer.S1c indexer.S1d", "vllm#43781",
+          "codes are read in tiles of 16 tokens, in blocks of one token too",
+          "blocks that are no multiple of 16 tokens have rows", .layout = LAYOUT_SHUFFLED),
+    FAULT("shuffled_at_64_only", "indexer.S1b", "vllm#43781", "tiles are expected only in blocks of 64 tokens",
           "use the declared layout", .layout = LAYOUT_NORMAL_NOT_64),
-    FAULT("tiles_of_8", "S1d D5", "DeepGEMM#379", "tiles have 8 tokens", "tiles have 16", .layout = LAYOUT_TILES_OF_8),
+    FAULT("tiles_of_8", "D5", "DeepGEMM#379", "tiles have 8 tokens", "tiles have 16", .layout = LAYOUT_TILES_OF_8),
     FAULT("tiles_transposed", "D16", "vllm#50084", "codes and tokens of a tile are exchanged",
           "16 codes of a token are neighbours", .layout = LAYOUT_TILES_TRANSPOSED),
-    FAULT("token_entries", "G19", "", "codes and scale of a token are expected together",
+    FAULT("token_entries", "trap.8", "vllm#43781", "codes and scale of a token are expected together",
           "all codes of a block come first", .layout = LAYOUT_ENTRIES),
     FAULT("first_token", "D6", "aiter#5591", "the offset in the block is dropped: only its first token is read",
           "add the offset", .layout = LAYOUT_FIRST_TOKEN),
     FAULT("scale_of_first_token", "", "", "every row has the scale of its block's first token", "add the offset",
           .scales = SCALES_OF_TOKEN_0),
-    FAULT("first_group_scale", "G17", "", "only the first group's scale is copied", "copy all",
+    FAULT("first_group_scale", "trap.4", "vllm#43781", "only the first group's scale is copied", "copy all",
           .scales = SCALES_FIRST_GROUP),
     FAULT("scale_not_written", "H14", "sglang#20705", "scales are not copied", "copy them",
           .scales = SCALES_NOT_WRITTEN),
@@ -251,9 +258,10 @@ const hm_fault hm_cp_gather_indexer_k_quant_cache_faults[] = {
           .request = REQUEST_EMPTY_COUNTS),
     FAULT("cu_stride_ignored", "", "", "cu_seq_lens is taken to be contiguous", "use its stride",
           .request = REQUEST_CU_STRIDE),
-    FAULT("padding_zeroed", "G16", "", "rows of no request are cleared", "leave them", .rows = ROWS_PADDING_ZEROED),
-    FAULT("padding_of_last", "G16", "", "rows of no request are filled from the last request", "leave them",
-          .rows = ROWS_PADDING_LAST),
+    FAULT("padding_zeroed", "trap.6", "vllm#43781", "rows of no request are cleared", "leave them",
+          .rows = ROWS_PADDING_ZEROED),
+    FAULT("padding_of_last", "trap.6", "vllm#43781", "rows of no request are filled from the last request",
+          "leave them", .rows = ROWS_PADDING_LAST),
     FAULT("last_row_left", "", "", "the last row is left out", "fix the bound", .rows = ROWS_LAST_LEFT),
     FAULT("rows_dense", "", "", "outputs are written as if they were contiguous", "use the strides",
           .rows = ROWS_DENSE),

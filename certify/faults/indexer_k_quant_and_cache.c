@@ -38,7 +38,7 @@ typedef struct {
         SLOT_NEGATIVE_WRAPS, /* -1 is the last slot */
         SLOT_NEGATIVE_IS_0,
         SLOT_IS_TOKEN,
-        SLOT_INT32,
+        SLOT_TWICE, /* one that occurs twice is taken */
         SLOT_NEXT,
         SLOT_BLOCK_16_BITS,
         SLOT_BLOCK_DENSE, /* the block stride is ignored */
@@ -67,7 +67,7 @@ typedef struct {
         QUANT_CODE_UNSCALED,
         QUANT_NEGATIVE_ZERO_LOST
     } quant;
-    enum { K_AS_GIVEN = 0, K_DENSE, K_UNIT, K_INT32, K_BEFORE, K_OTHER_HALF } k;
+    enum { K_AS_GIVEN = 0, K_DENSE, K_UNIT, K_INT32, K_BEFORE, K_OTHER_HALF, K_F32_AS_16 } k;
     enum {
         EFFECT_NONE = 0,
         EFFECT_BLOCK_CLEARED,
@@ -83,6 +83,7 @@ typedef struct {
     const variation_t *v;
     const hm_indexer_k_quant_and_cache_args *a;
     hm_indexer_cache c;
+    const hm_tensor *keys; /* as given, where they pass for something else; NULL */
 } walk;
 
 static int64_t code_byte(const walk *w, int64_t offset, int64_t d) {
@@ -141,7 +142,7 @@ static void put(const walk *w, int64_t block, int64_t byte, uint8_t value) {
 }
 
 static double load_k(const walk *w, int64_t token, int64_t d) {
-    const hm_tensor *k = &w->a->k;
+    const hm_tensor *k = w->keys ? w->keys : &w->a->k;
     int64_t D = w->c.head_dim, at = token * k->stride[0] + d * k->stride[1];
     switch (w->v->k) {
         case K_DENSE:
@@ -155,6 +156,11 @@ static double load_k(const walk *w, int64_t token, int64_t d) {
             break;
         case K_BEFORE:
             at = (token ? token - 1 : token) * k->stride[0] + d * k->stride[1];
+            break;
+        case K_F32_AS_16: /* four elements are loaded as eight bytes: two of them, from half as far; the rest is not there */
+            at = token * D + d;
+            if (k->dtype == HM_F32) return at % 4 < 2 ? hm_fault_load(k, at / 4 * 2 + at % 4) : 0;
+            at = token * k->stride[0] + d * k->stride[1];
             break;
         case K_OTHER_HALF:
             at = token * k->stride[0] + (d + D / 2) % D * k->stride[1];
@@ -244,14 +250,41 @@ static void write_token(const walk *w, int64_t token) {
     if (w->v->effect == EFFECT_ONE_PAST) put(w, block, scale_byte(w, offset, w->c.groups - 1) + 4, 0x55);
 }
 
+/* A call that only what the fault overlooks is wrong with, completed: with slots of its own that are distinct, or keys of 16
+ * bits (keys: what they were). The status of every other call. */
+static hm_status read_lenient(const variation_t *v, const hm_indexer_k_quant_and_cache_args *args,
+                              hm_indexer_k_quant_and_cache_args *a, hm_indexer_cache *c, int64_t slots[64],
+                              hm_tensor *keys) {
+    hm_status status = hm_indexer_k_quant_and_cache_check(args);
+    if (args->size != sizeof *args) return status;
+    hm_indexer_k_quant_and_cache_args like = *args;
+    *keys = args->k;
+    if (status == HM_BAD_DTYPE && v->k == K_F32_AS_16 && args->k.dtype == HM_F32) like.k.dtype = HM_BF16;
+    if (status == HM_BAD_VALUE && v->slot == SLOT_TWICE && args->slot_mapping.shape[0] <= 64) {
+        int64_t n = args->slot_mapping.shape[0];
+        for (int64_t t = 0; t < n; t++) {
+            slots[t] = hm_integer_at(&args->slot_mapping, t);
+            for (int64_t before = 0; before < t; before++)
+                if (slots[before] == slots[t]) slots[before] = -1;
+        }
+        like.slot_mapping = hm_tensor_of(slots, HM_I64, 1, &n);
+    }
+    return hm_indexer_k_quant_and_cache_read(&like, a, c);
+}
+
 static hm_status run(const void *variation, const void *args, hm_dtype written[HM_MAX_ARGS]) {
     (void)written;
     const variation_t *v = variation;
     hm_indexer_k_quant_and_cache_args a;
     walk w = {.v = v, .a = &a};
     hm_status status;
-    if (hm_fault_checked(OP, v->checks, args, &status)) return status;
-    hm_indexer_k_quant_and_cache_read(args, &a, &w.c);
+    int64_t slots[64];
+    hm_tensor keys = {0};
+    if (!args || (v->slot != SLOT_TWICE && v->k != K_F32_AS_16)) {
+        if (hm_fault_checked(OP, v->checks, args, &status)) return status;
+        hm_indexer_k_quant_and_cache_read(args, &a, &w.c);
+    } else if ((status = read_lenient(v, args, &a, &w.c, slots, &keys))) return status;
+    if (v->k == K_F32_AS_16) w.keys = &keys;
     if (!hm_tensor_elements(&a.k) || !hm_tensor_elements(&a.kv_cache))
         return v->effect == EFFECT_EMPTY_REFUSED ? HM_BAD_SHAPE : HM_OK;
     int64_t tokens = a.k.shape[0] - (v->effect == EFFECT_LAST_TOKEN_LEFT);
@@ -263,18 +296,19 @@ static hm_status run(const void *variation, const void *args, hm_dtype written[H
     { OP "." what, OP, covers, reference, sentence, fix, NULL, run, &(const variation_t){__VA_ARGS__}, false }
 
 const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
-    FAULT("other_layout", "D1 S1b", "vllm#43781",
+    FAULT("other_layout", "D1 indexer.S1b trap.11", "vllm#43781",
           "codes are written in tiles where the readers expect rows, or the other way round",
           "take the layout from the same place as the readers", .layout = LAYOUT_OTHER),
-    FAULT("always_shuffled", "D1 S1a S1c", "vllm#43781",
+    FAULT("always_shuffled", "D1 indexer.S1a indexer.S1d", "vllm#43781",
           "codes are written in tiles of 16 tokens, in blocks of one token too",
           "blocks that are no multiple of 16 tokens have rows", .layout = LAYOUT_SHUFFLED),
-    FAULT("shuffled_at_64_only", "S1b D9", "vllm#43781", "tiles are used only for blocks of 64 tokens",
-          "use the declared layout", .layout = LAYOUT_NORMAL_NOT_64),
-    FAULT("tiles_of_8", "S1d D5", "DeepGEMM#379", "tiles have 8 tokens", "tiles have 16", .layout = LAYOUT_TILES_OF_8),
+    FAULT("shuffled_at_64_only", "indexer.S1b D9", "vllm#43781; aiter#2996",
+          "tiles are used only for blocks of 64 tokens", "use the declared layout", .layout = LAYOUT_NORMAL_NOT_64),
+    FAULT("tiles_of_8", "D5", "DeepGEMM#379", "tiles have 8 tokens", "tiles have 16", .layout = LAYOUT_TILES_OF_8),
     FAULT("tiles_transposed", "D16", "vllm#50084", "codes and tokens of a tile are exchanged",
           "16 codes of a token are neighbours", .layout = LAYOUT_TILES_TRANSPOSED),
-    FAULT("token_entries", "G19", "", "codes and scale of a token lie together, as the tensor's shape suggests",
+    FAULT("token_entries", "trap.8", "vllm#43781",
+          "codes and scale of a token lie together, as the tensor's shape suggests",
           "all codes of a block come first, then all scales", .layout = LAYOUT_ENTRIES),
     FAULT("codes_first", "", "", "code d of all tokens lies before code d + 1", "a token's codes lie together",
           .layout = LAYOUT_HEADS_FIRST),
@@ -286,7 +320,7 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
           .scales = SCALES_AS_BYTES),
     FAULT("scales_first", "", "", "the scales lie before the codes", "they lie behind them",
           .scales = SCALES_BEFORE_CODES),
-    FAULT("first_group_scale", "G13", "", "only the first group's scale is written", "write one a group",
+    FAULT("first_group_scale", "trap.4", "vllm#43781", "only the first group's scale is written", "write one a group",
           .scales = SCALES_FIRST_GROUP),
     FAULT("scale_not_written", "H14", "sglang#20705", "scales are not written", "write them",
           .scales = SCALES_NOT_WRITTEN),
@@ -296,13 +330,14 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
           .slot = SLOT_NEGATIVE_WRAPS),
     FAULT("padding_is_slot_0", "J9 J10 trap.13", "vllm#13922", "a negative slot is taken as slot 0", "skip it",
           .slot = SLOT_NEGATIVE_IS_0),
-    FAULT("padding_zeroes", "trap.13", "", "a padded token clears slot 0", "skip it", .effect = EFFECT_PADDING_ZEROED),
+    FAULT("padding_zeroes", "trap.13", "vllm#43810", "a padded token clears slot 0", "skip it",
+          .effect = EFFECT_PADDING_ZEROED),
     FAULT("slot_is_token", "D19", "TensorRT-LLM#17240", "token t goes to slot t", "use slot_mapping",
           .slot = SLOT_IS_TOKEN),
     FAULT("slot_next", "J3", "MinivLLM#76", "tokens go one slot too far", "use the slot", .slot = SLOT_NEXT),
     FAULT("block_of_64", "D11", "TensorRT-LLM#16219", "the block size of another configuration", "ask the tensor",
           .slot = SLOT_BLOCK_OF_64),
-    FAULT("block_stride_ignored", "G14 D8", "vllm#37032", "blocks are taken to be dense", "use the block stride",
+    FAULT("block_stride_ignored", "trap.5 D8", "vllm#37032", "blocks are taken to be dense", "use the block stride",
           .slot = SLOT_BLOCK_DENSE),
     FAULT("offset_int32", "K1 K7", "vllm#47671; tokenspeed#501", "byte offsets wrap in 32 bits",
           "compute them in 64 bits", .slot = SLOT_OFFSET_INT32),
@@ -310,13 +345,14 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
           .slot = SLOT_BLOCK_16_BITS),
     FAULT("no_floor", "H6", "kernels-community#680", "a token of zeros has scale 0", "apply the floor",
           .quant = QUANT_NO_FLOOR),
-    FAULT("floor_on_scale", "trap.12", "", "the floor is applied to the scale", "apply it to the magnitude",
-          .quant = QUANT_FLOOR_ON_SCALE),
-    FAULT("floor_of_queries", "trap.12", "", "the floor is 1e-10, as for queries", "use the floor",
+    FAULT("floor_on_scale", "trap.12", "kernels-community#680", "the floor is applied to the scale",
+          "apply it to the magnitude", .quant = QUANT_FLOOR_ON_SCALE),
+    FAULT("floor_of_queries", "trap.12", "kernels-community#680", "the floor is 1e-10, as for queries", "use the floor",
           .quant = QUANT_FLOOR_1E10),
-    FAULT("divisor_448", "H8 S6", "vllm#32976", "divided by 448 for fnuz too", "divide by 224",
+    FAULT("divisor_448", "H8 indexer.S6", "vllm#32976", "divided by 448 for fnuz too", "divide by 224",
           .quant = QUANT_DIVISOR_448),
-    FAULT("divisor_224", "S6", "", "divided by 224 for fn too", "divide by 448", .quant = QUANT_DIVISOR_224),
+    FAULT("divisor_224", "indexer.S6", "vllm#43781", "divided by 224 for fn too", "divide by 448",
+          .quant = QUANT_DIVISOR_224),
     FAULT("divisor_240", "", "", "divided by the largest value of fnuz", "divide by 448 or 224",
           .quant = QUANT_DIVISOR_240),
     FAULT("other_scale_format", "", "",
@@ -340,7 +376,7 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
           .quant = QUANT_AMAX_SIGNED),
     FAULT("amax_half", "L1", "vllm#54111", "half of the group does not take part in the maximum",
           "finish the reduction", .quant = QUANT_AMAX_HALF),
-    FAULT("amax_of_token", "G13 G17", "", "one scale for all groups of a token", "one a group",
+    FAULT("amax_of_token", "trap.4", "vllm#43781", "one scale for all groups of a token", "one a group",
           .quant = QUANT_AMAX_TOKEN),
     FAULT("unscaled", "H16", "vllm#55670", "codes are made without the scale", "divide by it",
           .quant = QUANT_CODE_UNSCALED),
@@ -350,7 +386,7 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
     FAULT("k_unit_stride", "", "", "elements of k are taken to be contiguous", "use the stride", .k = K_UNIT),
     FAULT("k_int32", "K4", "fla#1080", "offsets of k wrap in 32 bits", "compute them in 64 bits", .k = K_INT32),
     FAULT("previous_token", "", "", "each slot gets the token before", "use the token's own row", .k = K_BEFORE),
-    FAULT("halves_exchanged", "S3", "", "the halves of a key are exchanged", "keep the order", .k = K_OTHER_HALF),
+    FAULT("halves_exchanged", "", "", "the halves of a key are exchanged", "keep the order", .k = K_OTHER_HALF),
     FAULT("block_cleared", "", "", "a block is cleared before a token is written", "touch the token's bytes alone",
           .effect = EFFECT_BLOCK_CLEARED),
     FAULT("one_past", "", "", "one byte behind a scale is written", "fix the bound", .effect = EFFECT_ONE_PAST),
@@ -360,6 +396,10 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
           .effect = EFFECT_EMPTY_REFUSED),
     FAULT("slot_not_checked", "", "", "a slot past the cache is taken without an error", "check it",
           .checks = HM_CHECKS_NOT_VALUE),
+    FAULT("slot_twice", "", "", "a slot that occurs twice is taken, and its later token is kept", "refuse it",
+          .slot = SLOT_TWICE),
+    FAULT("f32_keys", "trap.4", "vllm#37892", "f32 keys are taken, and read as if they had 16 bits", "refuse them",
+          .k = K_F32_AS_16),
     FAULT("param_not_checked", "", "", "a bad floor is taken without an error", "check it",
           .checks = HM_CHECKS_NOT_PARAM),
     HM_CHECK_FAULTS(FAULT),

@@ -318,7 +318,7 @@ const hm_fault hm_top_k_per_row_faults[] = {
           .short_rows = SHORT_PADDED_WITH_N),
     FAULT("short_rows_looked_at", "M5", "cudnn-frontend#410", "NaN and infinities are left out of short windows",
           "do not look at the logits", .short_rows = SHORT_FINITE_ONLY),
-    FAULT("negative_length_before_row", "G21 J11", "sglang#31123",
+    FAULT("negative_length_before_row", "trap.9 J11", "sglang#31123",
           "the padding of a negative length begins before the row", "a negative length is 0",
           .short_rows = SHORT_NEGATIVE_BEFORE),
     FAULT("negative_length_unsigned", "J11", "sglang#31123", "a negative length is taken as a huge one",

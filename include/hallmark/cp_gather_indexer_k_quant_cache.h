@@ -2,7 +2,7 @@
  * cp_gather_indexer_k_quant_cache: collects the indexer's keys of several requests from the paged cache that
  * indexer_k_quant_and_cache writes: codes and scales, byte for byte, request after request.
  *
- *   kv_cache     in     [num_blocks, block_size, entry]  u8, as indexer_k_quant_and_cache.h has it; any block stride
+ *   kv_cache     in     [num_blocks, block_size, entry]  u8, as indexer_k_quant_and_cache.h has it, its strides too
  *   block_table  in     [requests, max_blocks]           i32, the blocks of each request; any strides. Only the entries
  *                                                        that a request's length asks for are read
  *   cu_seq_lens  in     [requests + 1]                   i32, ascending: request r has rows cu[r] .. cu[r+1]-1. May be empty

@@ -13,8 +13,8 @@
  *           HM_LAYOUT_SHUFFLE  (o / 16) 16 head_dim + (d / 16) 256 + (o % 16) 16 + d % 16: tiles of 16 tokens by 16 codes;
  *                              block_size has to be a multiple of 16
  * The scale of group g is an f32, little endian, at byte block_size head_dim + 4 (o groups + g), for both layouts.
- * All other bytes keep what they held. Slots have to be distinct: of tokens with the same slot, which one is found there, in
- * whole or in part, is unspecified (and not checked). No overlap of kv_cache with the inputs.
+ * All other bytes keep what they held. No slot may occur twice (kernels write in any order, so that neither token, nor a
+ * mixture of both, could be called right). No overlap of kv_cache with the inputs.
  *
  * Formula   groups of 128 elements as in quant_fp8_group.h: a = the largest |k_i|; S = max(a, floor) / divisor, with
  *           HM_SCALE_UE8M0 rounded up to a power of two; code = RN(k_i / S), a true division, saturating
@@ -23,8 +23,8 @@
  * floor     0 means 1e-4; narrowed to f32; 2^-100 to 2^64.
  * Rounding, specials: as in quant_fp8_group.h; of a group with a NaN the scale and the other codes are unspecified.
  * Returns   BAD_ARG, BAD_SHAPE (head_dim no multiple of 128; a shuffled block_size that is no multiple of 16), BAD_STRIDE,
- *           BAD_DTYPE (f32 keys among them), BAD_PLACE, BAD_ALIAS, BAD_PARAM, BAD_VALUE (on the host: a slot past the cache),
- *           UNSUPPORTED, NO_DEVICE.
+ *           BAD_DTYPE (f32 keys among them), BAD_PLACE, BAD_ALIAS, BAD_PARAM, BAD_VALUE (on the host: a slot past the cache,
+ *           a slot that occurs twice), NO_MEMORY, UNSUPPORTED, NO_DEVICE.
  * Source    vLLM csrc/cache_kernels.cu (indexer_k_quant_and_cache); aiter's preshuffled layout for HM_LAYOUT_SHUFFLE. */
 #ifndef HALLMARK_INDEXER_K_QUANT_AND_CACHE_H
 #define HALLMARK_INDEXER_K_QUANT_AND_CACHE_H
