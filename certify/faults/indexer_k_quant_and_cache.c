@@ -55,6 +55,7 @@ typedef struct {
         QUANT_DIVISOR_240,
         QUANT_OTHER_SCALE_FORMAT,
         QUANT_STORED_AS_F32_USED_ROUNDED,
+        QUANT_RECIPROCAL, /* a product with the rounded reciprocal, itself rounded */
         QUANT_RECIPROCAL_BF16,
         QUANT_TRUNCATED,
         QUANT_TIES_AWAY,
@@ -196,6 +197,7 @@ static double scale_of(const walk *w, double amax, double *stored) {
 static uint8_t code_of(const walk *w, double x, double S) {
     hm_dtype F = w->a->code_format == HM_CODE_E4M3FNUZ ? HM_F8E4M3FNUZ : HM_F8E4M3;
     double q = x / S;
+    if (w->v->quant == QUANT_RECIPROCAL) q = hm_round_to(HM_F32, x * hm_round_to(HM_F32, 1 / S));
     if (w->v->quant == QUANT_RECIPROCAL_BF16) q = x * hm_round_to(HM_BF16, 1 / S);
     if (w->v->quant == QUANT_CODE_UNSCALED) q = x;
     if (w->v->quant == QUANT_TRUNCATED) q = hm_fault_toward_zero(F, q);
@@ -359,6 +361,8 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
     FAULT("scale_not_the_one_used", "H1 H2 H13", "sglang#28418; transformers#46763",
           "another scale is stored than was used", "divide by the scale that is stored",
           .quant = QUANT_STORED_AS_F32_USED_ROUNDED),
+    FAULT("reciprocal", "", "", "values are multiplied by the reciprocal of the scale", "divide: it is one rounding",
+          .quant = QUANT_RECIPROCAL),
     FAULT("reciprocal_bf16", "", "", "the reciprocal of the scale is rounded to bf16", "divide",
           .quant = QUANT_RECIPROCAL_BF16),
     FAULT("truncated", "I5", "triton#11217", "codes are rounded toward zero", "round to nearest",
