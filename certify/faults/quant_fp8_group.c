@@ -55,6 +55,7 @@ typedef struct {
     enum {
         CODE_DIVIDED = 0,
         CODE_MULTIPLIED,
+        CODE_RECIPROCAL, /* a product with the rounded reciprocal, itself rounded */
         CODE_RECIPROCAL_BF16,
         CODE_QUOTIENT_BF16,
         CODE_QUOTIENT_F16,
@@ -202,6 +203,9 @@ static uint8_t code_of(const walk *w, double x, double S) {
     switch (w->v->code) {
         case CODE_MULTIPLIED:
             q = x * S;
+            break;
+        case CODE_RECIPROCAL:
+            q = hm_round_to(HM_F32, x * hm_round_to(HM_F32, 1 / S));
             break;
         case CODE_RECIPROCAL_BF16:
             q = x * hm_round_to(HM_BF16, 1 / S);
@@ -370,6 +374,8 @@ const hm_fault hm_quant_fp8_group_faults[] = {
           .amax = AMAX_RMS),
     FAULT("multiplied", "H17", "vllm-xpu-kernels#475", "values are multiplied by the scale", "divide",
           .code = CODE_MULTIPLIED),
+    FAULT("reciprocal", "", "", "values are multiplied by the reciprocal of the scale where a division is declared",
+          "divide: it is one rounding", .code = CODE_RECIPROCAL),
     FAULT("reciprocal_bf16", "", "", "the reciprocal of the scale is rounded to bf16", "keep f32",
           .code = CODE_RECIPROCAL_BF16),
     FAULT("quotient_bf16", "A6 A7", "TensorRT-LLM#14464; vllm#51393", "the quotient is rounded to bf16 before 8 bits",
