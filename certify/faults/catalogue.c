@@ -7,10 +7,9 @@
 #define CACHE "hm_rope_cache is an object and no op: tests/unit/rope_cache.c makes this mistake and sees it caught"
 #define CACHE_PATHS \
     "hm_rope_cache has no other path and no state to overwrite: whoever asks gets the one copy in the dtype asked for"
-#define INDEXER "the sparse indexer is not in the library yet"
-#define TOPK "top-k is not in the library yet"
+#define CHAIN "the indexer as one chain of calls is not in the library yet"
+#define RANKS "the contract leaves the order open; the library's own is fixed, and ranks with the same logits agree"
 #define ATTENTION "attention is not in the library yet"
-#define FP8 "no op of the library reads or writes fp8 yet"
 #define MATMUL "matrix products are not in the library"
 #define MOE "routing of experts is not in the library"
 #define HADAMARD "the Hadamard transform is not in the library yet"
@@ -132,7 +131,7 @@ static const hm_known_bug bugs[] = {
     /* M: top-k */
     {"M1", "threshold bin capped, candidates dropped", "vllm#51782; vllm#55314", NULL},
     {"M3", "ties resolved by arrival", "sglang#31115; flashinfer#2584; omlx#2243; Megatron-LM#7169", NULL},
-    {"M4", "indices in another order on each rank", "aiter#4415", TOPK},
+    {"M4", "indices in another order on each rank", "aiter#4415", RANKS},
     {"M5", "padded -inf lanes counted as candidates", "cudnn-frontend#410", NULL},
     {"M6", "indexer score: ReLU or head weights left out", "mlx-lm#531", NULL},
     {"M8", "ties by construction: block scores copied per cell", "llama.cpp#28497", NULL},
@@ -197,10 +196,10 @@ static const hm_known_bug bugs[] = {
     {"indexer.S1b", "tiles read as rows", "vllm#43781", NULL},
     {"indexer.S1c", "rows read as tiles", "vllm#43781", NULL},
     {"indexer.S1d", "tiles in blocks that are no multiple of 16", "vllm#43781", NULL},
-    {"indexer.S2", "rotary result discarded", "vllm#43781", INDEXER},
-    {"indexer.S3", "the wrong half of the head rotated", "vllm#43781", INDEXER},
-    {"indexer.S4", "the other pairing", "vllm#43781", INDEXER},
-    {"indexer.S5", "rotary and norm or quantiser in the wrong order", "vllm#43781", INDEXER},
+    {"indexer.S2", "rotary result discarded", "vllm#43781", CHAIN},
+    {"indexer.S3", "the wrong half of the head rotated", "vllm#43781", CHAIN},
+    {"indexer.S4", "the other pairing", "vllm#43781", CHAIN},
+    {"indexer.S5", "rotary and norm or quantiser in the wrong order", "vllm#43781", CHAIN},
     {"indexer.S6", "divisor of the other flavour of e4m3", "vllm#43781", NULL},
     /* gemma: Gemma's RMSNorm and its residual */
     {"gemma.G1m", "residual returned in f32, unrounded", "vllm#38998", NULL},
