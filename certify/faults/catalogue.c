@@ -26,7 +26,7 @@ static const hm_known_bug bugs[] = {
     {"A9", "GemmaRMSNorm: the residual comes back unrounded, in f32", "vllm#38998; vllm#38780", NULL},
     {"A12", "compiled RMSNorm: the compiler drops 16-bit casts", "pytorch#158699; pytorch#141727", NULL},
     {"A13", "compiled rotary embedding: products stay unrounded", "pytorch#159239", NULL},
-    {"A14", "merge of attention parts: each part is rounded to bf16 first", "TransformerEngine#821", NULL},
+    {"A14", "merge of attention parts: each part is rounded to bf16 first", "TransformerEngine#821", ATTENTION},
     /* B: the accumulator's dtype */
     {"B3", "flash attention: f16 accumulator", "llama.cpp#13975", NULL},
     {"B4", "flash attention: f16 accumulator without an offset", "ik_llama.cpp#1196", NULL},
