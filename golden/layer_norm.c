@@ -141,8 +141,7 @@ static row_bounds bounds_of(const row_state *s, hm_class class) {
     else r.above = down < 1 - 0x1p-16 ? (1 / sqrt(1 - down) - 1) * GROW : INFINITY;
     if (r.arithmetic.f32) {
         double n = (double)s->n;
-        r.range_free =
-            n * s->magnitude * (1 + r.g) >= F32_LIMIT || 4 * n * (V + off) >= F32_LIMIT || s->D < 8 * flush;
+        r.range_free = n * s->magnitude * (1 + r.g) >= F32_LIMIT || 4 * n * (V + off) >= F32_LIMIT || s->D < 8 * flush;
     }
     return r;
 }
@@ -195,7 +194,7 @@ static double end_round(row_state *s, int64_t i, double offset, hm_tier tier, in
         double w = weight_of(s, i), y = s->q[i] * s->rs * w;
         double slack = 0x1p-46 * fabs(y) + 2 * s->q_error * s->rs * fabs(w) + 0x1p-50 * fabs(offset);
         double low = hm_round_to(T, y + offset - slack), high = hm_round_to(T, y + offset + slack);
-        if (low == high) return low;
+        if (low == high) return low + 0.0; /* no -0 in either tier */
     }
     hm_root root;
     hm_root_init(&root);
@@ -203,7 +202,7 @@ static double end_round(row_state *s, int64_t i, double offset, hm_tier tier, in
     double r = hm_root_round(&root, T);
     hm_root_clear(&root);
     ++*mpfr;
-    return sign < 0 ? -r : r;
+    return (sign < 0 ? -r : r) + 0.0;
 }
 
 static bool subnormal_f32(double v) { return v != 0 && fabs(v) < 0x1p-126; }
@@ -216,20 +215,28 @@ static double difference_error(const row_state *s, const row_bounds *r, int64_t 
 
 /* w or b is not finite. */
 static void not_finite(const row_state *s, const row_bounds *r, int64_t i, hm_golden_row *out) {
-    double w = weight_of(s, i), b = bias_of(s, i), q = s->q[i];
-    double y = isnan(w) || isnan(b) ? NAN : isinf(w) ? q * w + b : b;
-    bool sign_known = fabs(q) > difference_error(s, r, i);
+    double w = weight_of(s, i), b = bias_of(s, i), y = isnan(w) || isnan(b) ? NAN : b;
     out->lo[i] = out->hi[i] = y;
     out->flags[i] = isnan(y) ? HM_GOLD_NAN : 0;
-    if (isnan(w) || isnan(b)) return;
-    if ((isinf(w) && !sign_known) || r->range_free) out->flags[i] = HM_GOLD_UNSPECIFIED;
+    if (!isnan(y) && (isinf(w) || r->range_free)) out->flags[i] = HM_GOLD_UNSPECIFIED;
 }
 
-static void element(row_state *s, const row_bounds *r, int64_t i, hm_tier tier, hm_golden_row *out) {
+/* A variance that overflows makes the root 0, and the result the bias: that value too. */
+static hm_status admit(double b, int64_t i, hm_golden_row *out) {
+    double lo = out->lo[i], hi = out->hi[i];
+    if (b >= lo && b <= hi) return HM_OK;
+    hm_golden_parts set = {.index = i, .n = 2, .lo = {lo, b}, .hi = {hi, b}};
+    if (b < lo) set = (hm_golden_parts){.index = i, .n = 2, .lo = {b, lo}, .hi = {b, hi}};
+    out->lo[i] = set.lo[0], out->hi[i] = set.hi[1];
+    out->flags[i] |= HM_GOLD_GAPS;
+    return hm_golden_add_parts(out, &set) ? HM_OK : hm_fail(HM_NO_MEMORY, "golden: no memory for admissible sets");
+}
+
+static hm_status element(row_state *s, const row_bounds *r, int64_t i, hm_tier tier, hm_golden_row *out) {
     double w = fabs(weight_of(s, i)), b = bias_of(s, i), q = fabs(s->q[i]), u = r->arithmetic.u, rs = s->rs;
     if (!isfinite(w) || !isfinite(b)) {
         not_finite(s, r, i, out);
-        return;
+        return HM_OK;
     }
     double e = difference_error(s, r, i), most = (1 + r->above) * (1 + r->k);
     double over = q * (r->above + r->k + r->above * r->k) + e * most;
@@ -244,17 +251,19 @@ static void element(row_state *s, const row_bounds *r, int64_t i, hm_tier tier, 
     }
     over = (over + both) * GROW, under = (under + both) * GROW;
     bool negative = (s->q[i] < 0) != (weight_of(s, i) < 0);
-    double low = isinf(over) ? -INFINITY : b - (negative ? over : under), /* nextafter: a sum of two doubles is rounded */
+    double low =
+               isinf(over) ? -INFINITY : b - (negative ? over : under), /* nextafter: a sum of two doubles is rounded */
         high = isinf(over) ? INFINITY : b + (negative ? under : over);
     if (w == 0) low = high = b;
     else low = nextafter(low, -INFINITY), high = nextafter(high, INFINITY);
     out->lo[i] = end_round(s, i, low, tier, &out->mpfr);
     out->hi[i] = end_round(s, i, high, tier, &out->mpfr);
     double largest = (fabs(s->x[i]) + fabs(s->mean) + e) * (1 + r->above);
-    bool free = r->arithmetic.f32 && (r->range_free || largest >= F32_LIMIT || largest * fmax(1, w) >= F32_LIMIT ||
-                                      !(largest * rs * fmax(1, w) + fabs(b) < F32_LIMIT) ||
-                                      rs * (1 + r->above) * w >= F32_LIMIT);
+    bool free = r->arithmetic.f32 &&
+                (r->range_free || largest >= F32_LIMIT || largest * fmax(1, w) >= F32_LIMIT ||
+                 !(largest * rs * fmax(1, w) + fabs(b) < F32_LIMIT) || rs * (1 + r->above) * w >= F32_LIMIT);
     out->flags[i] = free ? HM_GOLD_RANGE_FREE : 0;
+    return free && s->c->b ? admit(hm_round_to(s->c->T, b), i, out) : HM_OK;
 }
 
 /* The formula without a rounding, as binary64. */
@@ -272,7 +281,8 @@ static double exact_of(row_state *s, int64_t i) {
 static void unknown_row(const row_state *s, hm_golden_row *out) {
     for (int64_t i = 0; i < s->n; i++) {
         out->lo[i] = out->hi[i] = NAN;
-        out->flags[i] = s->special || isnan(weight_of(s, i)) || isnan(bias_of(s, i)) ? HM_GOLD_NAN : HM_GOLD_UNSPECIFIED;
+        out->flags[i] =
+            s->special || isnan(weight_of(s, i)) || isnan(bias_of(s, i)) ? HM_GOLD_NAN : HM_GOLD_UNSPECIFIED;
         if (out->ideal) out->ideal[i] = NAN;
         if (out->exact) out->exact[i] = NAN;
     }
@@ -286,17 +296,16 @@ static hm_status row_of(const void *context, int arg, int64_t row, hm_class clas
     if (s.special || (s.equal && s.c->eps == 0)) unknown_row(&s, out);
     else {
         row_bounds r = bounds_of(&s, class);
-        for (int64_t i = 0; i < s.n; i++) {
+        for (int64_t i = 0; i < s.n && !status; i++) {
             double w = weight_of(&s, i), b = bias_of(&s, i);
-            element(&s, &r, i, tier, out);
+            status = element(&s, &r, i, tier, out);
             if (out->ideal)
-                out->ideal[i] =
-                    isfinite(w) && isfinite(b) ? end_round(&s, i, b, tier, &out->mpfr) : exact_of(&s, i);
+                out->ideal[i] = isfinite(w) && isfinite(b) ? end_round(&s, i, b, tier, &out->mpfr) : exact_of(&s, i);
             if (out->exact) out->exact[i] = exact_of(&s, i);
         }
     }
     row_close(&s);
-    return HM_OK;
+    return status;
 }
 
 static double distance_in(row_state *s, int64_t i, double got) {

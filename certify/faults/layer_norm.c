@@ -43,8 +43,8 @@ typedef struct {
         AFFINE_NO_WEIGHT,
         AFFINE_NO_BIAS,
         AFFINE_ONE_PLUS,
-        AFFINE_BIAS_FIRST,   /* (x^ + b) w */
-        AFFINE_SWAPPED,      /* weight added, bias multiplied */
+        AFFINE_BIAS_FIRST, /* (x^ + b) w */
+        AFFINE_SWAPPED,    /* weight added, bias multiplied */
         AFFINE_BIAS_NEGATED,
         AFFINE_BIAS_AS_WEIGHT, /* the weight stands in for the bias */
         AFFINE_WEIGHT_IN_T,
@@ -352,8 +352,8 @@ const hm_fault hm_layer_norm_faults[] = {
     FAULT("variance_in_T", "", "", "the variance is rounded to the dtype of x", "keep f32", .variance = VARIANCE_IN_T),
     FAULT("variance_of_magnitudes", "", "", "the mean distance from the mean stands in for the deviation",
           "take squares", .variance = VARIANCE_OF_MAGNITUDES),
-    FAULT("variance_without_last", "", "", "the last element takes no part in the variance", "fix the bound of the loop",
-          .variance = VARIANCE_WITHOUT_LAST),
+    FAULT("variance_without_last", "", "", "the last element takes no part in the variance",
+          "fix the bound of the loop", .variance = VARIANCE_WITHOUT_LAST),
     FAULT("variance_half", "", "", "half of the row takes part in the variance", "finish the reduction",
           .variance = VARIANCE_OF_HALF),
     FAULT("variance_first_row", "", "", "every row has the first row's variance", "one a row",
@@ -361,8 +361,7 @@ const hm_fault hm_layer_norm_faults[] = {
     FAULT("variance_floored", "", "", "small variances are raised to 1e-4", "add eps, no more",
           .variance = VARIANCE_FLOORED),
     FAULT("mean_in_T", "", "", "the mean is rounded to the dtype of x", "keep f32", .mean = MEAN_IN_T),
-    FAULT("mean_sum_in_T", "", "", "the sum for the mean is kept in the dtype of x", "keep f32",
-          .mean = MEAN_SUM_IN_T),
+    FAULT("mean_sum_in_T", "", "", "the sum for the mean is kept in the dtype of x", "keep f32", .mean = MEAN_SUM_IN_T),
     FAULT("mean_of_padded", "E5", "Liger-Kernel#519", "the mean is divided by the padded width", "divide by n",
           .mean = MEAN_OF_PADDED),
     FAULT("mean_without_last", "", "", "the last element takes no part in the mean", "fix the bound of the loop",

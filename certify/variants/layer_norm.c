@@ -1,6 +1,6 @@
 /* Legal ways to compute layer_norm, in genuine f32. */
-#include <hallmark/layer_norm.h>
 #include <float.h>
+#include <hallmark/layer_norm.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -111,8 +111,8 @@ static float element(const variant_t *v, float x, float mean, float m, float rs,
     return f(v, s + b);
 }
 
-static void one_row(const variant_t *v, double *x, const double *w, const double *b, int64_t n, float eps, float *narrow,
-                    void *scratch) {
+static void one_row(const variant_t *v, double *x, const double *w, const double *b, int64_t n, float eps,
+                    float *narrow, void *scratch) {
     float mean, variance;
     for (int64_t i = 0; i < n; i++) narrow[i] = f(v, (float)x[i]);
     statistics(v, narrow, n, scratch, &mean, &variance);
@@ -159,9 +159,9 @@ static hm_status run(const void *variation, const void *args) {
     return status;
 }
 
-#define VARIANT(what, about, class_name, ...)                                                             \
-    {                                                                                                     \
-        "layer_norm." what, "layer_norm", about, class_name, run, &(const variant_t) { __VA_ARGS__ }      \
+#define VARIANT(what, about, class_name, ...)                                                        \
+    {                                                                                                \
+        "layer_norm." what, "layer_norm", about, class_name, run, &(const variant_t) { __VA_ARGS__ } \
     }
 const hm_variant hm_layer_norm_variants[] = {
     VARIANT("pairwise", "two passes, pairwise sums", "chain64", 0),
