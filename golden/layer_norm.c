@@ -213,12 +213,21 @@ static double difference_error(const row_state *s, const row_bounds *r, int64_t 
     return (e + (r->arithmetic.f32 ? 0x1p-124 : 0)) * GROW;
 }
 
+/* May an f32 intermediate of element i, in any order, leave the range? e: of difference_error. */
+static bool may_overflow(const row_state *s, const row_bounds *r, int64_t i, double e) {
+    double w = fmax(1, fabs(weight_of(s, i))), b = isfinite(bias_of(s, i)) ? fabs(bias_of(s, i)) : 0;
+    double largest = (fabs(s->x[i]) + fabs(s->mean) + e) * (1 + r->above), scale = s->rs * (1 + r->above);
+    return r->arithmetic.f32 && (r->range_free || !(largest * w < F32_LIMIT) || !(scale * w < F32_LIMIT) ||
+                                 !(largest * s->rs * w + b < F32_LIMIT));
+}
+
 /* w or b is not finite. */
 static void not_finite(const row_state *s, const row_bounds *r, int64_t i, hm_golden_row *out) {
     double w = weight_of(s, i), b = bias_of(s, i), y = isnan(w) || isnan(b) ? NAN : b;
     out->lo[i] = out->hi[i] = y;
     out->flags[i] = isnan(y) ? HM_GOLD_NAN : 0;
-    if (!isnan(y) && (isinf(w) || r->range_free)) out->flags[i] = HM_GOLD_UNSPECIFIED;
+    bool unknown = isinf(w) || may_overflow(s, r, i, difference_error(s, r, i));
+    if (!isnan(y) && unknown) out->flags[i] = HM_GOLD_UNSPECIFIED;
 }
 
 /* A variance that overflows makes the root 0, and the result the bias: that value too. */
@@ -258,10 +267,7 @@ static hm_status element(row_state *s, const row_bounds *r, int64_t i, hm_tier t
     else low = nextafter(low, -INFINITY), high = nextafter(high, INFINITY);
     out->lo[i] = end_round(s, i, low, tier, &out->mpfr);
     out->hi[i] = end_round(s, i, high, tier, &out->mpfr);
-    double largest = (fabs(s->x[i]) + fabs(s->mean) + e) * (1 + r->above);
-    bool free = r->arithmetic.f32 &&
-                (r->range_free || largest >= F32_LIMIT || largest * fmax(1, w) >= F32_LIMIT ||
-                 !(largest * rs * fmax(1, w) + fabs(b) < F32_LIMIT) || rs * (1 + r->above) * w >= F32_LIMIT);
+    bool free = may_overflow(s, r, i, e);
     out->flags[i] = free ? HM_GOLD_RANGE_FREE : 0;
     return free && s->c->b ? admit(hm_round_to(s->c->T, b), i, out) : HM_OK;
 }

@@ -22,6 +22,7 @@ static const struct {
     {hm_fp8_mqa_logits_faults, &hm_fp8_mqa_logits_fault_count},
     {hm_fp8_paged_mqa_logits_faults, &hm_fp8_paged_mqa_logits_fault_count},
     {hm_layer_norm_faults, &hm_layer_norm_fault_count},
+    {hm_index_weights_faults, &hm_index_weights_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
