@@ -25,7 +25,9 @@ static const hm_golden_op *const ops[] = {&hm_rms_norm_golden,
                                           &hm_cp_gather_indexer_k_quant_cache_golden,
                                           &hm_top_k_per_row_golden,
                                           &hm_fp8_mqa_logits_golden,
-                                          &hm_fp8_paged_mqa_logits_golden};
+                                          &hm_fp8_paged_mqa_logits_golden,
+                                          &hm_layer_norm_golden,
+                                          &hm_index_weights_golden};
 
 static const struct {
     const char *name, *about;

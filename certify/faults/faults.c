@@ -21,6 +21,8 @@ static const struct {
     {hm_top_k_per_row_faults, &hm_top_k_per_row_fault_count},
     {hm_fp8_mqa_logits_faults, &hm_fp8_mqa_logits_fault_count},
     {hm_fp8_paged_mqa_logits_faults, &hm_fp8_paged_mqa_logits_fault_count},
+    {hm_layer_norm_faults, &hm_layer_norm_fault_count},
+    {hm_index_weights_faults, &hm_index_weights_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

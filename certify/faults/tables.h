@@ -18,5 +18,9 @@ extern const hm_fault hm_fp8_mqa_logits_faults[];
 extern const int hm_fp8_mqa_logits_fault_count;
 extern const hm_fault hm_fp8_paged_mqa_logits_faults[];
 extern const int hm_fp8_paged_mqa_logits_fault_count;
+extern const hm_fault hm_layer_norm_faults[];
+extern const int hm_layer_norm_fault_count;
+extern const hm_fault hm_index_weights_faults[];
+extern const int hm_index_weights_fault_count;
 
 #endif

@@ -16,5 +16,9 @@ extern const hm_variant hm_fp8_mqa_logits_variants[];
 extern const int hm_fp8_mqa_logits_variant_count;
 extern const hm_variant hm_fp8_paged_mqa_logits_variants[];
 extern const int hm_fp8_paged_mqa_logits_variant_count;
+extern const hm_variant hm_layer_norm_variants[];
+extern const int hm_layer_norm_variant_count;
+extern const hm_variant hm_index_weights_variants[];
+extern const int hm_index_weights_variant_count;
 
 #endif

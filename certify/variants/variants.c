@@ -21,6 +21,8 @@ static const struct {
     {hm_top_k_per_row_variants, &hm_top_k_per_row_variant_count},
     {hm_fp8_mqa_logits_variants, &hm_fp8_mqa_logits_variant_count},
     {hm_fp8_paged_mqa_logits_variants, &hm_fp8_paged_mqa_logits_variant_count},
+    {hm_layer_norm_variants, &hm_layer_norm_variant_count},
+    {hm_index_weights_variants, &hm_index_weights_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
