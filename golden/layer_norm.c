@@ -135,9 +135,8 @@ static row_bounds bounds_of(const row_state *s, hm_class class) {
     r.d = r.g * s->magnitude * GROW;
     double off = (G * V + 4 * r.g * sqrt(V * E) + 4 * r.g * r.g * E) * GROW;
     double up = ((off + flush) / s->D + 2 * u) * GROW, down = ((fmin(off, V) + flush) / s->D + 2 * u) * GROW;
-    r.below = up / 2;
-    if (r.below > 1) r.below = 1;
-    if (down <= 0.5) r.above = (down / 2 + 0.75 * down * down) * GROW;
+    r.below = up <= 0x1p-6 ? up / 2 : (1 - 1 / sqrt(1 + up)) * GROW;
+    if (down <= 0x1p-6) r.above = (down / 2 + 0.75 * down * down) * GROW;
     else r.above = down < 1 - 0x1p-16 ? (1 / sqrt(1 - down) - 1) * GROW : INFINITY;
     if (r.arithmetic.f32) {
         double n = (double)s->n;
@@ -259,12 +258,16 @@ static hm_status element(row_state *s, const row_bounds *r, int64_t i, hm_tier t
         if (subnormal_f32(b)) both += fabs(b);
     }
     over = (over + both) * GROW, under = (under + both) * GROW;
+    bool boundless = !isfinite(r->above) || !isfinite(over); /* D' may be 0 */
     bool negative = (s->q[i] < 0) != (weight_of(s, i) < 0);
-    double low =
-               isinf(over) ? -INFINITY : b - (negative ? over : under), /* nextafter: a sum of two doubles is rounded */
-        high = isinf(over) ? INFINITY : b + (negative ? under : over);
-    if (w == 0) low = high = b;
-    else low = nextafter(low, -INFINITY), high = nextafter(high, INFINITY);
+    double low = boundless ? -INFINITY : b - (negative ? over : under), /* nextafter: a sum of two doubles is rounded */
+        high = boundless ? INFINITY : b + (negative ? under : over);
+    if (w == 0) {
+        bool lost = r->arithmetic.f32 && subnormal_f32(b);
+        low = lost ? fmin(b, 0) : b, high = lost ? fmax(b, 0) : b;
+    } else {
+        low = nextafter(low, -INFINITY), high = nextafter(high, INFINITY);
+    }
     out->lo[i] = end_round(s, i, low, tier, &out->mpfr);
     out->hi[i] = end_round(s, i, high, tier, &out->mpfr);
     bool free = may_overflow(s, r, i, e);
