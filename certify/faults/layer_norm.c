@@ -414,7 +414,7 @@ const hm_fault hm_layer_norm_faults[] = {
     FAULT("via_f16", "", "", "results pass through f16", "round once", .store = STORE_VIA_F16),
     FAULT("nan_as_zero", "", "", "NaN becomes 0", "keep NaN", .store = STORE_NAN_AS_ZERO),
     FAULT("zeros", "", "", "the output is zeros", "write the result", .store = STORE_ZEROS),
-    FAULT("x_dense", "D13", "", "x is read as if its rows were contiguous", "use its strides", .map = MAP_X_DENSE),
+    FAULT("x_dense", "D13", "vllm#16658", "x is read as if its rows were contiguous", "use its strides", .map = MAP_X_DENSE),
     FAULT("x_unit", "", "", "the last dimension of x is taken to be contiguous", "use its stride", .map = MAP_X_UNIT),
     FAULT("x_like_out", "", "", "x is read with the strides of out", "use its own", .map = MAP_X_LIKE_OUT),
     FAULT("x_int32", "K4 K5", "fla#1080; vllm#43166", "offsets of x wrap in 32 bits", "compute them in 64 bits",
