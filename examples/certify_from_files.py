@@ -4,7 +4,22 @@
 """
 import json, math, struct, sys
 
-TYPES = {"F32": ("f", 4), "F16": ("e", 2), "BF16": ("H", 2), "U8": ("B", 1), "I64": ("q", 8)}
+TYPES = {"F32": ("f", 4), "F16": ("e", 2), "BF16": ("H", 2), "U8": ("B", 1), "I32": ("i", 4), "I64": ("q", 8),
+         "F8_E4M3": ("B", 1), "F8_E4M3FNUZ": ("B", 1), "F8_E5M2": ("B", 1), "F8_E8M0": ("B", 1)}
+BIAS = {"F8_E4M3": 7, "F8_E4M3FNUZ": 8, "F8_E5M2": 15}
+
+
+def value8(dtype, code):
+    """The value of an 8-bit code."""
+    if dtype == "F8_E8M0":
+        return math.nan if code == 255 else 2.0 ** (code - 127)
+    bits = 2 if dtype == "F8_E5M2" else 3
+    low, exponent, sign = code & (1 << bits) - 1, (code & 127) >> bits, -1.0 if code & 128 else 1.0
+    if dtype == "F8_E5M2" and exponent == 31:
+        return math.nan if low else sign * math.inf
+    if code == 128 if dtype == "F8_E4M3FNUZ" else dtype == "F8_E4M3" and code & 127 == 127:
+        return math.nan
+    return sign * math.ldexp(low + (1 << bits if exponent else 0), max(exponent, 1) - BIAS[dtype] - bits)
 
 
 def read(dtype, raw):
@@ -12,7 +27,7 @@ def read(dtype, raw):
     values = struct.unpack("<%d%s" % (len(raw) // size, letter), raw)
     if dtype == "BF16":  # the upper half of an f32
         values = struct.unpack("<%df" % len(values), struct.pack("<%dI" % len(values), *(v << 16 for v in values)))
-    return values
+    return [value8(dtype, v) for v in values] if dtype.startswith("F8") else values
 
 
 def stored(dtype, v):
@@ -40,6 +55,8 @@ def rms_norm(attrs, inputs):
 
 
 def admitted(got, lo, hi, flag, parts, same_bits):
+    if flag & 16:
+        return True
     if flag & 8:
         return same_bits
     if flag & 2 and (got == 0 or not math.isfinite(got)):

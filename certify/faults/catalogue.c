@@ -7,10 +7,9 @@
 #define CACHE "hm_rope_cache is an object and no op: tests/unit/rope_cache.c makes this mistake and sees it caught"
 #define CACHE_PATHS \
     "hm_rope_cache has no other path and no state to overwrite: whoever asks gets the one copy in the dtype asked for"
-#define INDEXER "the sparse indexer is not in the library yet"
-#define TOPK "top-k is not in the library yet"
+#define CHAIN "the indexer as one chain of calls is not in the library yet"
+#define RANKS "the contract leaves the order open; the library's own is fixed, and ranks with the same logits agree"
 #define ATTENTION "attention is not in the library yet"
-#define FP8 "no op of the library reads or writes fp8 yet"
 #define MATMUL "matrix products are not in the library"
 #define MOE "routing of experts is not in the library"
 #define HADAMARD "the Hadamard transform is not in the library yet"
@@ -29,8 +28,8 @@ static const hm_known_bug bugs[] = {
     {"A13", "compiled rotary embedding: products stay unrounded", "pytorch#159239", NULL},
     {"A14", "merge of attention parts: each part is rounded to bf16 first", "TransformerEngine#821", ATTENTION},
     /* B: the accumulator's dtype */
-    {"B3", "flash attention: f16 accumulator", "llama.cpp#13975", ATTENTION},
-    {"B4", "flash attention: f16 accumulator without an offset", "ik_llama.cpp#1196", ATTENTION},
+    {"B3", "flash attention: f16 accumulator", "llama.cpp#13975", NULL},
+    {"B4", "flash attention: f16 accumulator without an offset", "ik_llama.cpp#1196", NULL},
     /* C: an intermediate, a parameter or a table in the wrong dtype */
     {"C1", "rotary table: inv_freq in 16 bits", "gpt-neox#1003", NULL},
     {"C3", "rotary table: positions in bf16", "candle#3520", NULL},
@@ -53,11 +52,10 @@ static const hm_known_bug bugs[] = {
     {"D11", "indexer slots: stale tokens per block", "TensorRT-LLM#16219", NULL},
     {"D13", "rotary embedding on a slice: x taken to be contiguous", "vllm#16658; vllm#17091; vllm#18046; sglang#20559",
      NULL},
-    {"D15", "matmul epilogue: row scale indexed by output slot", "composable_kernel#3765; rocm-libraries#11700",
-     MATMUL},
+    {"D15", "matmul epilogue: row scale indexed by output slot", "composable_kernel#3765; rocm-libraries#11700", NULL},
     {"D16", "NVFP4 cache: scales permuted by the writer alone", "vllm#50084; vllm#50085", NULL},
     {"D17", "indexer: start of the keys taken from the query offset", "sglang#12583; sglang#12582; sglang#11629", NULL},
-    {"D18", "fp8 matmul: one scale slice for four blocks", "TIRx-kernels#5", MATMUL},
+    {"D18", "fp8 matmul: one scale slice for four blocks", "TIRx-kernels#5", NULL},
     {"D19", "draft rows: request index of the first step reused", "TensorRT-LLM#17240; TensorRT-LLM#16925", NULL},
     {"D20", "batched matmul: row stride passed as batch stride", "transformers#47331; kernels-community#1038", NULL},
     /* E: partial copy, partial coverage, tails */
@@ -101,10 +99,10 @@ static const hm_known_bug bugs[] = {
     {"I9", "merge of attention parts: both parts empty", "vllm#27491; vllm#15492", ATTENTION},
     {"I10", "last page: masked by adding -inf or by a product with 0", "flashinfer#941; sglang#32477; Wan2GP#1628",
      NULL},
-    {"I11", "flash attention: maximum starts at -inf with a masked block", "llama.cpp#12776", ATTENTION},
+    {"I11", "flash attention: maximum starts at -inf with a masked block", "llama.cpp#12776", NULL},
     {"I12", "padded rows: NaN shares a quantisation tile", "vllm#38436", NULL},
     /* J: boundaries */
-    {"J2", "paged decode: no mask at the end of the context", "flashinfer#3716", ATTENTION},
+    {"J2", "paged decode: no mask at the end of the context", "flashinfer#3716", NULL},
     {"J3", "last key of a full block dropped", "MinivLLM#76; MinivLLM#83; vllm#31282", NULL},
     {"J4", "sliding window one key too wide", "transformers#29623; vllm#3385; Megatron-Bridge#2656; sglang#26147",
      NULL},
@@ -133,9 +131,9 @@ static const hm_known_bug bugs[] = {
     /* M: top-k */
     {"M1", "threshold bin capped, candidates dropped", "vllm#51782; vllm#55314", NULL},
     {"M3", "ties resolved by arrival", "sglang#31115; flashinfer#2584; omlx#2243; Megatron-LM#7169", NULL},
-    {"M4", "indices in another order on each rank", "aiter#4415", TOPK},
+    {"M4", "indices in another order on each rank", "aiter#4415", RANKS},
     {"M5", "padded -inf lanes counted as candidates", "cudnn-frontend#410", NULL},
-    {"M6", "indexer score: ReLU or head weights left out", "mlx-lm#531", INDEXER},
+    {"M6", "indexer score: ReLU or head weights left out", "mlx-lm#531", NULL},
     {"M8", "ties by construction: block scores copied per cell", "llama.cpp#28497", NULL},
     /* N: dependence on the batch or on the order */
     {"N2", "all-reduce and RMSNorm: order of the sum depends on the size", "vllm#51290; vllm#45683", NULL},
@@ -198,10 +196,10 @@ static const hm_known_bug bugs[] = {
     {"indexer.S1b", "tiles read as rows", "vllm#43781", NULL},
     {"indexer.S1c", "rows read as tiles", "vllm#43781", NULL},
     {"indexer.S1d", "tiles in blocks that are no multiple of 16", "vllm#43781", NULL},
-    {"indexer.S2", "rotary result discarded", "vllm#43781", INDEXER},
-    {"indexer.S3", "the wrong half of the head rotated", "vllm#43781", INDEXER},
-    {"indexer.S4", "the other pairing", "vllm#43781", INDEXER},
-    {"indexer.S5", "rotary and norm or quantiser in the wrong order", "vllm#43781", INDEXER},
+    {"indexer.S2", "rotary result discarded", "vllm#43781", CHAIN},
+    {"indexer.S3", "the wrong half of the head rotated", "vllm#43781", CHAIN},
+    {"indexer.S4", "the other pairing", "vllm#43781", CHAIN},
+    {"indexer.S5", "rotary and norm or quantiser in the wrong order", "vllm#43781", CHAIN},
     {"indexer.S6", "divisor of the other flavour of e4m3", "vllm#43781", NULL},
     /* gemma: Gemma's RMSNorm and its residual */
     {"gemma.G1m", "residual returned in f32, unrounded", "vllm#38998", NULL},
@@ -224,15 +222,15 @@ static const hm_known_bug bugs[] = {
     {"trap.4", "indexer writer with f32 keys, or groups that are not 128", "", NULL},
     {"trap.5", "indexer writer that takes blocks to be dense", "", NULL},
     {"trap.6", "gather: padding rows", "", NULL},
-    {"trap.7", "torch reference with a score rounded to bf16", "", INDEXER},
+    {"trap.7", "torch reference with a score rounded to bf16", "", NULL},
     {"trap.8", "paged torch fallback: layout for several tokens, or for tiles", "", NULL},
     {"trap.9", "top-k: negative row length", "", NULL},
-    {"trap.10", "cache scales of any value against readers of powers of two", "", FP8},
+    {"trap.10", "cache scales of any value against readers of powers of two", "", NULL},
     {"trap.11", "flat and tiled layouts mixed; request index out of range",
      "vllm#52109; vllm#50455; vllm#45782; vllm#47327", NULL},
     {"trap.12", "floor of the query scale differs between producers", "", NULL},
     {"trap.13", "skipped slots must leave their neighbours alone", "", NULL},
-    {"trap.14", "ReLU after the multiplication by the weight", "", INDEXER},
+    {"trap.14", "ReLU after the multiplication by the weight", "", NULL},
     {"trap.15", "limit of the context one too small", "", NULL},
     {"trap.16", "top-k with absolute columns", "", NULL},
 };

@@ -55,6 +55,7 @@ typedef struct {
         QUANT_DIVISOR_240,
         QUANT_OTHER_SCALE_FORMAT,
         QUANT_STORED_AS_F32_USED_ROUNDED,
+        QUANT_RECIPROCAL, /* a product with the rounded reciprocal, itself rounded */
         QUANT_RECIPROCAL_BF16,
         QUANT_TRUNCATED,
         QUANT_TIES_AWAY,
@@ -196,6 +197,7 @@ static double scale_of(const walk *w, double amax, double *stored) {
 static uint8_t code_of(const walk *w, double x, double S) {
     hm_dtype F = w->a->code_format == HM_CODE_E4M3FNUZ ? HM_F8E4M3FNUZ : HM_F8E4M3;
     double q = x / S;
+    if (w->v->quant == QUANT_RECIPROCAL) q = hm_round_to(HM_F32, x * hm_round_to(HM_F32, 1 / S));
     if (w->v->quant == QUANT_RECIPROCAL_BF16) q = x * hm_round_to(HM_BF16, 1 / S);
     if (w->v->quant == QUANT_CODE_UNSCALED) q = x;
     if (w->v->quant == QUANT_TRUNCATED) q = hm_fault_toward_zero(F, q);
@@ -307,8 +309,7 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
     FAULT("tiles_of_8", "D5", "DeepGEMM#379", "tiles have 8 tokens", "tiles have 16", .layout = LAYOUT_TILES_OF_8),
     FAULT("tiles_transposed", "D16", "vllm#50084", "codes and tokens of a tile are exchanged",
           "16 codes of a token are neighbours", .layout = LAYOUT_TILES_TRANSPOSED),
-    FAULT("token_entries", "trap.8", "vllm#43781",
-          "codes and scale of a token lie together, as the tensor's shape suggests",
+    FAULT("token_entries", "trap.8", "", "codes and scale of a token lie together, as the tensor's shape suggests",
           "all codes of a block come first, then all scales", .layout = LAYOUT_ENTRIES),
     FAULT("codes_first", "", "", "code d of all tokens lies before code d + 1", "a token's codes lie together",
           .layout = LAYOUT_HEADS_FIRST),
@@ -320,7 +321,7 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
           .scales = SCALES_AS_BYTES),
     FAULT("scales_first", "", "", "the scales lie before the codes", "they lie behind them",
           .scales = SCALES_BEFORE_CODES),
-    FAULT("first_group_scale", "trap.4", "vllm#43781", "only the first group's scale is written", "write one a group",
+    FAULT("first_group_scale", "trap.4", "", "only the first group's scale is written", "write one a group",
           .scales = SCALES_FIRST_GROUP),
     FAULT("scale_not_written", "H14", "sglang#20705", "scales are not written", "write them",
           .scales = SCALES_NOT_WRITTEN),
@@ -330,8 +331,7 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
           .slot = SLOT_NEGATIVE_WRAPS),
     FAULT("padding_is_slot_0", "J9 J10 trap.13", "vllm#13922", "a negative slot is taken as slot 0", "skip it",
           .slot = SLOT_NEGATIVE_IS_0),
-    FAULT("padding_zeroes", "trap.13", "vllm#43810", "a padded token clears slot 0", "skip it",
-          .effect = EFFECT_PADDING_ZEROED),
+    FAULT("padding_zeroes", "trap.13", "", "a padded token clears slot 0", "skip it", .effect = EFFECT_PADDING_ZEROED),
     FAULT("slot_is_token", "D19", "TensorRT-LLM#17240", "token t goes to slot t", "use slot_mapping",
           .slot = SLOT_IS_TOKEN),
     FAULT("slot_next", "J3", "MinivLLM#76", "tokens go one slot too far", "use the slot", .slot = SLOT_NEXT),
@@ -345,9 +345,9 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
           .slot = SLOT_BLOCK_16_BITS),
     FAULT("no_floor", "H6", "kernels-community#680", "a token of zeros has scale 0", "apply the floor",
           .quant = QUANT_NO_FLOOR),
-    FAULT("floor_on_scale", "trap.12", "kernels-community#680", "the floor is applied to the scale",
-          "apply it to the magnitude", .quant = QUANT_FLOOR_ON_SCALE),
-    FAULT("floor_of_queries", "trap.12", "kernels-community#680", "the floor is 1e-10, as for queries", "use the floor",
+    FAULT("floor_on_scale", "trap.12", "", "the floor is applied to the scale", "apply it to the magnitude",
+          .quant = QUANT_FLOOR_ON_SCALE),
+    FAULT("floor_of_queries", "trap.12", "", "the floor is 1e-10, as for queries", "use the floor",
           .quant = QUANT_FLOOR_1E10),
     FAULT("divisor_448", "H8 indexer.S6", "vllm#32976", "divided by 448 for fnuz too", "divide by 224",
           .quant = QUANT_DIVISOR_448),
@@ -361,6 +361,8 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
     FAULT("scale_not_the_one_used", "H1 H2 H13", "sglang#28418; transformers#46763",
           "another scale is stored than was used", "divide by the scale that is stored",
           .quant = QUANT_STORED_AS_F32_USED_ROUNDED),
+    FAULT("reciprocal", "", "", "values are multiplied by the reciprocal of the scale", "divide: it is one rounding",
+          .quant = QUANT_RECIPROCAL),
     FAULT("reciprocal_bf16", "", "", "the reciprocal of the scale is rounded to bf16", "divide",
           .quant = QUANT_RECIPROCAL_BF16),
     FAULT("truncated", "I5", "triton#11217", "codes are rounded toward zero", "round to nearest",
@@ -376,7 +378,7 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
           .quant = QUANT_AMAX_SIGNED),
     FAULT("amax_half", "L1", "vllm#54111", "half of the group does not take part in the maximum",
           "finish the reduction", .quant = QUANT_AMAX_HALF),
-    FAULT("amax_of_token", "trap.4", "vllm#43781", "one scale for all groups of a token", "one a group",
+    FAULT("amax_of_token", "trap.4", "", "one scale for all groups of a token", "one a group",
           .quant = QUANT_AMAX_TOKEN),
     FAULT("unscaled", "H16", "vllm#55670", "codes are made without the scale", "divide by it",
           .quant = QUANT_CODE_UNSCALED),

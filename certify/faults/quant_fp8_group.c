@@ -55,6 +55,7 @@ typedef struct {
     enum {
         CODE_DIVIDED = 0,
         CODE_MULTIPLIED,
+        CODE_RECIPROCAL, /* a product with the rounded reciprocal, itself rounded */
         CODE_RECIPROCAL_BF16,
         CODE_QUOTIENT_BF16,
         CODE_QUOTIENT_F16,
@@ -203,6 +204,9 @@ static uint8_t code_of(const walk *w, double x, double S) {
         case CODE_MULTIPLIED:
             q = x * S;
             break;
+        case CODE_RECIPROCAL:
+            q = hm_round_to(HM_F32, x * hm_round_to(HM_F32, 1 / S));
+            break;
         case CODE_RECIPROCAL_BF16:
             q = x * hm_round_to(HM_BF16, 1 / S);
             break;
@@ -323,7 +327,7 @@ const hm_fault hm_quant_fp8_group_faults[] = {
           .scale = SCALE_NO_FLOOR_ZERO_IS_ONE),
     FAULT("zero_exponent", "H7", "aiter#4195", "a group of zeros stores the exponent code 0", "apply the floor",
           .stored = STORED_ZERO_EXPONENT),
-    FAULT("floor_elsewhere", "trap.12", "kernels-community#680",
+    FAULT("floor_elsewhere", "trap.12", "",
           "the floor is applied to the scale instead of the magnitude, or the other way round",
           "apply it where the contract says", .scale = SCALE_OTHER_FLOOR),
     FAULT("floor_added", "", "", "the floor is added instead of being a minimum", "take the larger",
@@ -351,7 +355,7 @@ const hm_fault hm_quant_fp8_group_faults[] = {
     FAULT("scale_stored_twice", "", "", "the stored scale is twice the one that was used",
           "store the one that was used", .stored = STORED_TWICE),
     FAULT("scale_not_stored", "", "", "the scale is not written", "write it", .stored = STORED_NOT),
-    FAULT("first_scale_only", "trap.4", "vllm#43781", "only the first scale of a row is written", "write one a group",
+    FAULT("first_scale_only", "trap.4", "", "only the first scale of a row is written", "write one a group",
           .stored = STORED_FIRST_ONLY),
     FAULT("scales_transposed", "D20", "transformers#47331", "scales are written column by column", "use the strides",
           .stored = STORED_TRANSPOSED),
@@ -360,7 +364,7 @@ const hm_fault hm_quant_fp8_group_faults[] = {
     FAULT("amax_half", "L1", "vllm#54111", "half of the group does not take part in the maximum",
           "finish the reduction", .amax = AMAX_OF_HALF),
     FAULT("amax_row", "", "", "one maximum for the whole row", "one a group", .amax = AMAX_OF_ROW),
-    FAULT("amax_128", "trap.4", "vllm#43781", "groups are 128 wide, whatever was asked for", "use group_size",
+    FAULT("amax_128", "trap.4", "", "groups are 128 wide, whatever was asked for", "use group_size",
           .amax = AMAX_OF_128),
     FAULT("amax_previous", "", "", "the maximum of the group before", "use the group's own", .amax = AMAX_OF_PREVIOUS),
     FAULT("amax_without_last", "", "", "the last element does not take part in the maximum",
@@ -370,6 +374,8 @@ const hm_fault hm_quant_fp8_group_faults[] = {
           .amax = AMAX_RMS),
     FAULT("multiplied", "H17", "vllm-xpu-kernels#475", "values are multiplied by the scale", "divide",
           .code = CODE_MULTIPLIED),
+    FAULT("reciprocal", "", "", "values are multiplied by the reciprocal of the scale where a division is declared",
+          "divide: it is one rounding", .code = CODE_RECIPROCAL),
     FAULT("reciprocal_bf16", "", "", "the reciprocal of the scale is rounded to bf16", "keep f32",
           .code = CODE_RECIPROCAL_BF16),
     FAULT("quotient_bf16", "A6 A7", "TensorRT-LLM#14464; vllm#51393", "the quotient is rounded to bf16 before 8 bits",

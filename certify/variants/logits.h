@@ -22,7 +22,7 @@ hm_status hm_logits_variant_run(const hm_logits_variant *v, const hm_logits_call
 
 /* A table's rows; VARIANT(what, about, class, ...) as each table defines it. */
 #define HM_LOGITS_VARIANTS(VARIANT)                                                                                    \
-    VARIANT("in_order", "f32, one product after the other (head_dim up to 512)", "chain512", 0),                     \
+    VARIANT("in_order", "f32, one product after the other (head_dim up to 512)", "chain512", 0),                       \
         VARIANT("pairwise", "f32, pairwise, the scale on the score", "chain64", .dot = DOT_PAIRWISE,                   \
                 .scale = SCALE_ON_SCORE),                                                                              \
         VARIANT("lanes", "f32, 16 accumulators, heads backward", "chain64", .dot = DOT_LANES, .heads_reversed = true), \

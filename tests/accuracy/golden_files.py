@@ -135,6 +135,16 @@ for op in ("rms_norm", "fused_add_rms_norm", "rotary_embedding", "rope_table", "
     wanted = {"rotary_embedding": (0, 4, 8), "concat_mla_q": (8,), "rms_norm": (0, 1, 4)}.get(op, (0,))
     expect("%s has elements of the kinds %s" % (op, wanted), all(seen.get(flag) for flag in wanted), str(seen))
 
+# Ops whose outputs are codes, bytes and indices: the ideal values and both ends pass, something else does not.
+for op in ("layer_norm", "index_weights", "quant_fp8_group", "indexer_k_quant_and_cache", "cp_gather_indexer_k_quant_cache", "top_k_per_row", "fp8_mqa_logits",
+           "fp8_paged_mqa_logits"):
+    for kind in ("ideal", "lo", "hi"):
+        verdict("%s of %s" % (kind, op), op, stored_bits(op, lambda own, output: own[kind + "." + output][1]), 0, 1000)
+    code, text = run(op, stored_bits(op, lambda own, output: bytes(b ^ 0x55 for b in own["ideal." + output][1])))
+    outside = int(text.splitlines()[-1].split(";")[0].split(", ")[1].split()[0])
+    expect("%s: other bits fail" % op, code == 1 and outside > 500, text.splitlines()[-1])
+expect("an element without a contract", example.admitted(math.nan, 1.0, 2.0, 16, (), False))
+
 # Files of other classes have elements whose f32 arithmetic may leave its range.
 for got in (0.0, -0.0, math.inf, -math.inf, math.nan, 1.5):
     expect("%r where the range is free" % got, example.admitted(got, 1.0, 2.0, 2, (), False))

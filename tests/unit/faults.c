@@ -77,7 +77,11 @@ Test(faults, rows_are_complete) {
         cr_expect_not_null(hm_op_named(f->op));
         cr_expect(!strncmp(f->id, f->op, strlen(f->op)) && f->id[strlen(f->op)] == '.');
         cr_expect(*f->sentence && *f->fix && f->run && f->variation);
-        cr_expect(!*f->covers || *f->reference, "%s covers a public bug and names no thread", f->id);
+        bool is_public = false; /* has some bug that it re-creates a thread of its own? */
+        char id[32];
+        for (const char *at = f->covers; next_word(&at, id, sizeof id);)
+            is_public |= bug_named(id) && *bug_named(id)->reference;
+        cr_expect(!is_public || *f->reference, "%s covers a public bug and names no thread", f->id);
     }
     cr_expect_null(hm_fault_named("rms_norm.no_such_fault"));
     cr_expect_null(hm_fault_at(-1));

@@ -417,6 +417,23 @@ Test(indexer_cache, slots_lie_beyond_32_bits) {
     munmap(far, size);
 }
 
+Test(indexer_cache, unknown_modes_are_refused) {
+    setup *s = make((form){16, 1, 6, 16 * 132, HM_LAYOUT_NORMAL, HM_CODE_E4M3, HM_SCALE_F32});
+    hm_indexer_k_quant_and_cache_args w = writing(s);
+    hm_cp_gather_indexer_k_quant_cache_args r = reading(s);
+    r.layout = (hm_cache_layout)2;
+    cr_expect_eq(hm_cp_gather_indexer_k_quant_cache(&r), HM_BAD_PARAM);
+    cr_expect_str_eq(hm_error(), READER ": layout is 2; it has to be 0 to 1");
+    w.layout = (hm_cache_layout)-1;
+    cr_expect_eq(hm_indexer_k_quant_and_cache(&w), HM_BAD_PARAM);
+    w.layout = HM_LAYOUT_NORMAL, w.code_format = (hm_code_format)2;
+    cr_expect_eq(hm_indexer_k_quant_and_cache(&w), HM_BAD_PARAM);
+    w.code_format = HM_CODE_E4M3, w.scale_format = (hm_scale_format)2;
+    cr_expect_eq(hm_indexer_k_quant_and_cache(&w), HM_BAD_PARAM);
+    for (int64_t i = 0; i < s->size; i++) cr_assert_eq(s->bytes[i], 0x5A);
+    discard(s);
+}
+
 /* Padding rows, empty requests, and entries of the table that nobody needs. */
 Test(indexer_cache, gather_leaves_padding_alone) {
     setup *s = make((form){16, 1, 6, 16 * 132, HM_LAYOUT_NORMAL, HM_CODE_E4M3, HM_SCALE_F32});
