@@ -227,7 +227,7 @@ const hm_fault hm_index_weights_faults[] = {
           .scale = SCALE_TRANSPOSED),
     FAULT("scale_byte_as_number", "", "", "the byte of an exponent is taken for a number", "it is 2^(byte - 127)",
           .scale = SCALE_EXPONENT_AS_NUMBER),
-    FAULT("weights_dense", "D13", "", "weights are read as if they were contiguous", "use the strides",
+    FAULT("weights_dense", "D13", "vllm#16658", "weights are read as if they were contiguous", "use the strides",
           .map = MAP_WEIGHTS_DENSE),
     FAULT("scale_dense", "", "", "scales are read as if they were contiguous", "use the strides",
           .map = MAP_SCALE_DENSE),

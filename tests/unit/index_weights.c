@@ -58,7 +58,8 @@ Test(index_weights, orders_differ_in_the_last_bit) {
     cr_expect(different > 100 && different < ROWS * HEADS, "%d differ", different);
 }
 
-/* A query's scale that is folded in makes the logits those of the query before it was quantised: powers of two, exactly. */
+/* A query's scale that is folded in makes the logits those of the query before it was quantised: powers of two,
+ * exactly. */
 Test(index_weights, powers_of_two_are_exact) {
     uint16_t w[64];
     uint8_t e[64];

@@ -1,4 +1,5 @@
-/* quant_fp8_group: the paths of its users as modes, and what was found out about them by trying, from definitions alone. */
+/* quant_fp8_group: the paths of its users as modes, and what was found out about them by trying, from definitions
+ * alone. */
 #include <criterion/criterion.h>
 #include <hallmark/op.h>
 #include <hallmark/quant_fp8_group.h>
@@ -54,8 +55,8 @@ Test(quant_fp8_group, zeros) {
     cr_expect_eq(quantise((hm_quant_fp8_group_args){0}, HM_F32, x, 128, HM_F8E4M3, codes), 1e-10f / 448);
 }
 
-/* Every bf16 magnitude from 1e-4 on: the exact exponent, the f32 quotient and the f32 product with the reciprocal lead to
- * the same power of two, on all three paths, for 448 and 224. */
+/* Every bf16 magnitude from 1e-4 on: the exact exponent, the f32 quotient and the f32 product with the reciprocal lead
+ * to the same power of two, on all three paths, for 448 and 224. */
 Test(quant_fp8_group, every_bf16_maximum_has_one_exponent) {
     for (unsigned bits = 0x38D2; bits < 0x7F80; bits++) { /* 0x38D2 is the first above 1e-4 */
         uint16_t x = (uint16_t)bits;
@@ -122,7 +123,8 @@ Test(quant_fp8_group, nan_stays_where_it_is) {
     for (int i = 0; i < 16; i++) cr_expect_eq(isnan(hm_load8(HM_F8E4M3, codes[i])), i == 5, "%d", i);
 }
 
-/* With a power of two as the scale nothing but the conversion rounds: code * scale is within half an ulp of x everywhere. */
+/* With a power of two as the scale nothing but the conversion rounds: code * scale is within half an ulp of x
+ * everywhere. */
 Test(quant_fp8_group, power_of_two_scales_round_once) {
     float x[128];
     uint8_t codes[128];
