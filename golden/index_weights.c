@@ -1,9 +1,9 @@
 /* index_weights: one element is w s / sqrt(D H): a root of root.h with q = |w s| (exact in binary64), v = 1, d = D H.
  *
- * In f32 three products and two constants are rounded: within R = |y| ((1 + u)^5 - 1) of the exact value, and in wide the same
- * with 2^-50 for the roots. Where f32 may flush, a product loses 2^-126 of itself and of an operand and is multiplied by at
- * most one of w and s afterwards: 2^-123 max(1, |w|, |s|) covers all three; a subnormal operand may be taken for 0. An
- * order that multiplies w and s first overflows where |w s| does: that element is range-free.
+ * In f32 three products and two constants are rounded: within R = |y| ((1 + u)^5 - 1) of the exact value, and in wide
+ * the same with 2^-50 for the roots. Where f32 may flush, a product loses 2^-126 of itself and of an operand and is
+ * multiplied by at most one of w and s afterwards: 2^-123 max(1, |w|, |s|) covers all three; a subnormal operand may
+ * be taken for 0. An order that multiplies w and s first overflows where |w s| does: that element is range-free.
  * Left to right every rounding is declared, so that there is one value, but for flushes.
  *
  * Tier 1: w s is exact, the root and the quotient are off by 2^-53 each: less than 2^-51 of y. */

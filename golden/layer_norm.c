@@ -1,32 +1,34 @@
 /* layer_norm: the admissible set of each element.
  *
- * With n = hidden, m the mean, q_i = x_i - m, V the variance and D = V + eps, the exact result is y = q w / sqrt(D) + b. As
- * n q_i and n^2 D are dyadic rationals, y is +-(a root of root.h) + b, and an end of the interval is y + radius: a root with
- * another offset. Radii are binary64 numbers, computed by the same lines in both tiers and rounded up (GROW).
+ * With n = hidden, m the mean, q_i = x_i - m, V the variance and D = V + eps, the exact result is y = q w / sqrt(D) +
+ * b. As n q_i and n^2 D are dyadic rationals, y is +-(a root of root.h) + b, and an end of the interval is y + radius:
+ * a root with another offset. Radii are binary64 numbers, computed by the same lines in both tiers and rounded up
+ * (GROW).
  *
  * For arithmetic with relative errors u and f (division, root) and a chain of c additions:
- *   - g = (1 + u)^(c + 3) (1 + f) - 1: the mean passes c additions and a division, or a product with a rounded reciprocal;
- *     it is off by d = g A, A the mean magnitude. E = V + m^2 is the mean square, and A^2 <= E.
- *   - the variance, G = (1 + u)^(c + 6) (1 + f) - 1. Two passes: the mean of (x_i - m')^2 is V + (m' - m)^2 exactly, each term
- *     of it passes a difference (2 u), a square, c additions, a division: G V + (1 + G) d^2. About a value K: the sums are
- *     off by G (V + (m - K)^2) each, which the bound below covers if (m - K)^2 <= sqrt(V E). Welford: with e_k the error of the
- *     k-th mean, a term (x_k - m_{k-1}) (x_k - m_k) is off by |x_k - m_{k-1}| (e_{k-1} + e_k); e_k <= s A_k, A_k the mean
- *     magnitude so far, and by Hardy's inequality sum A_k^2 <= 4 sum x^2, by Cauchy's the whole is below
- *     s 2 sqrt(2 n V) sqrt(4 n E); merges in l levels add s 2 sqrt(n V) sqrt(l n E), together below 9 s n sqrt(V E) for
- *     l <= 12. k updates and l merges make s <= (k + 6 (2 + ln k) + 8 l) u (6 u a step for the quotient that moves the
- *     mean, 8 u a merge): with 16 (k + l) <= c that is below 4/9 g. So the bound is G V + 4 g sqrt(V E) + 4 g^2 E for all.
+ *   - g = (1 + u)^(c + 3) (1 + f) - 1: the mean passes c additions and a division, or a product with a rounded
+ *     reciprocal; it is off by d = g A, A the mean magnitude. E = V + m^2 is the mean square, and A^2 <= E.
+ *   - the variance, G = (1 + u)^(c + 6) (1 + f) - 1. Two passes: the mean of (x_i - m')^2 is V + (m' - m)^2 exactly,
+ *     each term of it passes a difference (2 u), a square, c additions, a division: G V + (1 + G) d^2. About a value
+ *     K: the sums are off by G (V + (m - K)^2) each, which the bound below covers if (m - K)^2 <= sqrt(V E). Welford:
+ *     with e_k the error of the k-th mean, a term (x_k - m_{k-1}) (x_k - m_k) is off by |x_k - m_{k-1}| (e_{k-1} +
+ *     e_k); e_k <= s A_k, A_k the mean magnitude so far, and by Hardy's inequality sum A_k^2 <= 4 sum x^2, by Cauchy's
+ *     the whole is below s 2 sqrt(2 n V) sqrt(4 n E); merges in l levels add s 2 sqrt(n V) sqrt(l n E), together below
+ *     9 s n sqrt(V E) for l <= 12. k updates and l merges make s <= (k + 6 (2 + ln k) + 8 l) u (6 u a step for the
+ *     quotient that moves the mean, 8 u a merge): with 16 (k + l) <= c that is below 4/9 g. So the bound is G V + 4 g
+ *     sqrt(V E) + 4 g^2 E for all.
  *   - the difference: x - m, or x s - m s: e = d + 3 u (|x| + |m| + d).
  *   - root (1 + u)(1 + f), three products u each: k.
  *   - with a bias: the last sum, and b - m s: u (|y - b| + 2 |b|).
- *   - where f32 may flush: 2^-120 on D, 2^-124 on q, 2^-122 max(1, rs, |q|, |w|) on the result; a subnormal w or b may be
- *     taken for 0.
+ *   - where f32 may flush: 2^-120 on D, 2^-124 on q, 2^-122 max(1, rs, |q|, |w|) on the result; a subnormal w or b may
+ *     be taken for 0.
  * D' lies in [D (1 - down), D (1 + up)], a variance is not negative, and for t <= 1/2
  * (1 - t)^-1/2 - 1 <= t/2 + 3/4 t^2 and 1 - (1 + t)^-1/2 <= t/2.
  *
- * Tier 1: the mean as a sum of two doubles, by sums whose errors are carried along: off by less than n 2^-99 A (a quarter of it is
- * known to suffice), which is what q is off by beside 2^-52 of itself. With that below 2^-60 sqrt(V), or V = 0 because all
- * elements are equal, D is within 2^-47 of itself and q w / sqrt(D) within 2^-46. An end is taken from tier 1 if RN_T is the
- * same on both sides of that error; else MPFR decides. */
+ * Tier 1: the mean as a sum of two doubles. The errors of n additions, each below 2^-53 n A, are added up in binary64:
+ * the sum is off by n^3 2^-106 A, and the mean, and with it q beside 2^-52 of itself, by less than n^2 2^-104 A. Where
+ * that is below 2^-60 sqrt(V), or V = 0 because all elements are equal, D is within 2^-47 of itself and q w / sqrt(D)
+ * within 2^-46. An end is taken from tier 1 if RN_T is the same on both sides of that error; else MPFR decides. */
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -114,7 +116,7 @@ static hm_status row_open(row_state *s, const context_t *c, int64_t row) {
     }
     s->variance = (squares + error) / count;
     s->D = s->variance + c->eps, s->rs = 1 / sqrt(s->D);
-    s->q_error = s->equal ? 0 : count * 0x1p-99 * s->magnitude;
+    s->q_error = s->equal ? 0 : count * count * 0x1p-104 * s->magnitude;
     s->near = s->equal || s->q_error <= 0x1p-60 * sqrt(s->variance);
     return HM_OK;
 }

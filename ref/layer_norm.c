@@ -1,5 +1,5 @@
-/* layer_norm in binary64: class wide. A row is read for its mean, for its variance about that mean, and once more behind
- * which it is written chunk by chunk, so that out may be x. */
+/* layer_norm in binary64: class wide. A row is read for its mean, for its variance about that mean, and once more
+ * behind which it is written chunk by chunk, so that out may be x. */
 #include "../op/layer_norm.h"
 
 #include <math.h>
@@ -40,8 +40,8 @@ static double sum_of(double *lanes) {
     return lanes[0];
 }
 
-/* n elements of t from element i of its last dimension; base: the row's first element. absent: what stands for a tensor that
- * is not there. */
+/* n elements of t from element i of its last dimension; base: the row's first element. absent: what stands for a
+ * tensor that is not there. */
 static void load(const hm_tensor *t, const char *base, int64_t i, int64_t n, double absent, double *to) {
     int64_t step = t->dtype ? t->stride[t->ndim - 1] : 0;
     if (t->dtype) hm_load_row(t->dtype, base + i * step * (int64_t)hm_dtype_size(t->dtype), step, n, to);

@@ -109,9 +109,17 @@ static int64_t power_of_two_from(int64_t n) {
     return p;
 }
 
+/* Element i goes to lane i % 16, lanes are added pairwise: so that no variation gives the bits of ref. */
+enum { LANES = 16 };
+static double sum_of(double *lane) {
+    for (int half = LANES / 2; half; half /= 2)
+        for (int j = 0; j < half; j++) lane[j] += lane[j + half];
+    return lane[0];
+}
+
 static double mean_of(const walk *w) {
     int64_t n = w->n, terms = n, count = n;
-    double sum = 0;
+    double in_T = 0, lane[LANES] = {0};
     switch (w->v->mean) {
         case MEAN_ZERO:
             return 0;
@@ -128,10 +136,10 @@ static double mean_of(const walk *w) {
             break;
     }
     for (int64_t i = 0; i < terms; i++) {
-        sum += w->x[i];
-        if (w->v->mean == MEAN_SUM_IN_T) sum = hm_round_to(w->T, sum);
+        lane[i % LANES] += w->x[i];
+        if (w->v->mean == MEAN_SUM_IN_T) in_T = hm_round_to(w->T, in_T + w->x[i]);
     }
-    double mean = sum / (double)count;
+    double mean = (w->v->mean == MEAN_SUM_IN_T ? in_T : sum_of(lane)) / (double)count;
     return w->v->mean == MEAN_IN_T ? hm_round_to(w->T, mean) : mean;
 }
 
@@ -147,7 +155,7 @@ static double one_pass(const walk *w) {
 
 static double variance_of(const walk *w, double mean) {
     int64_t n = w->n, terms = n, count = n, masked = 0;
-    double sum = 0, centre = mean;
+    double lane[LANES] = {0}, centre = mean;
     switch (w->v->variance) {
         case VARIANCE_ONE_PASS:
             return one_pass(w);
@@ -177,10 +185,10 @@ static double variance_of(const walk *w, double mean) {
     }
     for (int64_t i = 0; i < terms; i++) {
         double d = w->x[i] - centre;
-        sum += w->v->variance == VARIANCE_OF_MAGNITUDES ? fabs(d) : d * d;
+        lane[i % LANES] += w->v->variance == VARIANCE_OF_MAGNITUDES ? fabs(d) : d * d;
     }
-    sum += (double)masked * mean * mean;
-    double v = sum / (double)count;
+    lane[0] += (double)masked * mean * mean;
+    double v = sum_of(lane) / (double)count;
     if (w->v->variance == VARIANCE_OF_MAGNITUDES) v *= v;
     if (w->v->variance == VARIANCE_FLOORED && v < 1e-4) v = 1e-4;
     return w->v->variance == VARIANCE_IN_T ? hm_round_to(w->T, v) : v;

@@ -1,5 +1,5 @@
-/* Rows whose mean and variance are exact (generator `exact`), rows of equal elements (`equal`), and rows of mean 0 on which
- * running sums of squares stand still (`stagnate`); other generators are as for every op. */
+/* Rows whose mean and variance are exact (generator `exact`), rows of equal elements (`equal`), and rows of mean 0 on
+ * which running sums of squares stand still (`stagnate`); other generators are as for every op. */
 #include <hallmark/layer_norm.h>
 #include <math.h>
 #include <string.h>
@@ -8,9 +8,9 @@
 #include "../../op/dtype.h"
 #include "../inputs.h"
 
-/* Ten elements of 16 are m +- 1 and six m +- 3, as many above m as below: mean m, variance 4. What is left of a row that is
- * no multiple of 16 is m. m grows with the row as far as x's dtype holds m + 3; in f32 up to 2^15, where the square of the mean
- * has 2^28 times the variance. */
+/* Ten elements of 16 are m +- 1 and six m +- 3, as many above m as below: mean m, variance 4. What is left of a row
+ * that is no multiple of 16 is m. m grows with the row as far as x's dtype holds m + 3; in f32 up to 2^15, where the
+ * square of the mean has 2^28 times the variance. */
 static double exact_value(const hm_case_spec *spec, hm_dtype T, int64_t row, int64_t i, int64_t n) {
     static const double step[16] = {1, 1, 1, 1, 1, -1, -1, -1, -1, -1, 3, 3, 3, -3, -3, -3};
     static const double f32[6] = {0, 32768, -20, 4097, 100, -32000}, f16[6] = {0, 2040, -20, 1000, 100, -2045},
@@ -25,8 +25,8 @@ static double equal_value(const hm_case_spec *spec, int64_t row) {
     return value[(row + (int64_t)(spec->seed % 8)) % 8];
 }
 
-/* `count` elements of 1 at the start, at the end, or as pairs one to a chunk; the rest have squares just under half an ulp of the
- * ones' sum. Signs alternate, so that the mean is 0 where n is even. */
+/* `count` elements of 1 at the start, at the end, or as pairs one to a chunk; the rest have squares just under half an
+ * ulp of the ones' sum. Signs alternate, so that the mean is 0 where n is even. */
 static double stagnate_value(const hm_case_spec *spec, hm_dtype T, int64_t row, int64_t i, int64_t n) {
     static const int64_t ones[7] = {2, 8, 16, 32, 128, 256, 1024};
     int64_t step = (row + (int64_t)(spec->seed % 21)) % 21, count = ones[step % 7], place = step / 7;

@@ -16,9 +16,9 @@
  *           the mean does not: where the mean is far from 0 it has lost the variance. A chain counts an update of
  *           Welford's, or a merge of two, as 16 additions. A variance is never negative.
  * Specials  A NaN or an infinity makes its whole row NaN. An element with a weight or bias that is NaN is NaN; with an
- *           infinite bias it is that infinity; with an infinite weight it is unspecified. -0 and +0 are the same result.
- *           A row of equal elements is the bias, within what its mean may be off; with eps = 0 it is unspecified (0/0).
- *           hidden == 0 or no row: nothing is written, HM_OK.
+ *           infinite bias it is that infinity; with an infinite weight it is unspecified. -0 and +0 are the same
+ *           result. A row of equal elements is the bias, within what its mean may be off; with eps = 0 it is
+ *           unspecified (0/0). hidden == 0 or no row: nothing is written, HM_OK.
  * Returns   BAD_ARG (args, data or a required tensor missing), BAD_SHAPE, BAD_STRIDE, BAD_DTYPE, BAD_PLACE, BAD_ALIAS,
  *           BAD_PARAM (eps negative, NaN or not finite in f32), UNSUPPORTED, NO_DEVICE.
  * Source    Ba, Kiros and Hinton, "Layer Normalization" (2016); the norm of the keys in DeepSeek-V3.2's indexer
