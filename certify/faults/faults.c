@@ -23,6 +23,7 @@ static const struct {
     {hm_fp8_paged_mqa_logits_faults, &hm_fp8_paged_mqa_logits_fault_count},
     {hm_layer_norm_faults, &hm_layer_norm_fault_count},
     {hm_index_weights_faults, &hm_index_weights_fault_count},
+    {hm_translate_indices_faults, &hm_translate_indices_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

@@ -22,5 +22,7 @@ extern const hm_fault hm_layer_norm_faults[];
 extern const int hm_layer_norm_fault_count;
 extern const hm_fault hm_index_weights_faults[];
 extern const int hm_index_weights_fault_count;
+extern const hm_fault hm_translate_indices_faults[];
+extern const int hm_translate_indices_fault_count;
 
 #endif

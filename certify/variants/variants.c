@@ -23,6 +23,7 @@ static const struct {
     {hm_fp8_paged_mqa_logits_variants, &hm_fp8_paged_mqa_logits_variant_count},
     {hm_layer_norm_variants, &hm_layer_norm_variant_count},
     {hm_index_weights_variants, &hm_index_weights_variant_count},
+    {hm_translate_indices_variants, &hm_translate_indices_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
