@@ -90,6 +90,8 @@ static void element(const context_t *c, double w, double s, int64_t i, hm_class 
     if (!isfinite(product)) {
         out->lo[i] = out->hi[i] = product;
         out->flags[i] = isnan(product) ? HM_GOLD_NAN : 0;
+        /* an infinity times what f32 may take for 0 */
+        if (a.f32 && isinf(product) && (subnormal_f32(w) || subnormal_f32(s))) out->flags[i] = HM_GOLD_RANGE_FREE;
     } else if (c->a.order == HM_WEIGHTS_L2R) {
         out->lo[i] = out->hi[i] = left_to_right(c, w, s, &flushed);
     } else {

@@ -90,7 +90,7 @@ Test(case_language, numbers_read_back) {
 
 Test(case_language, refusals_name_the_token_and_what_is_legal) {
     refused("", "rms_norm");
-    refused("layer_norm x=f32[1]", "\"layer_norm\" is no op; legal are rms_norm, fused_add_rms_norm");
+    refused("group_norm x=f32[1]", "\"group_norm\" is no op; legal are rms_norm, fused_add_rms_norm");
     refused("rms_norm", "x is missing");
     refused("rms_norm weight=f32[4]", "x is missing");
     refused("rms_norm x=f32", "x has no shape");

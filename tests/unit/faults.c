@@ -183,6 +183,15 @@ static bool same_numbers(const double *a, const double *b, int64_t n) {
     return true;
 }
 
+/* What lies in the outputs, judged as binary64: sums that cancel differ by their order. */
+static bool admitted_as_wide(const hm_call *call) {
+    hm_truth truth;
+    bool made = hm_truth_make(call, HM_WIDE, HM_TIER_TWO, &truth) == HM_OK,
+         admitted = made && !hm_truth_outside(&truth, call);
+    if (made) hm_truth_free(&truth);
+    return admitted;
+}
+
 /* The evaluator without a variation is the contract: the values of ref, and nothing else touched. */
 Test(faults, no_variation_is_the_contract, .timeout = 900) {
     static const _Alignas(16) char none[4096]; /* a variation of any op: all of its fields are 0 */
@@ -203,7 +212,8 @@ Test(faults, no_variation_is_the_contract, .timeout = 900) {
         hm_call_reset(call);
         cr_assert_eq(hm_fault_at(f)->run(none, call->args, written), HM_OK);
         double *ours = numbers(call, &m);
-        cr_expect(n == m && same_numbers(ref, ours, n), "other values than ref: %s", list.spec[i].line);
+        cr_expect(n == m && (same_numbers(ref, ours, n) || admitted_as_wide(call)), "other values than ref: %s",
+                  list.spec[i].line);
         free(ref);
         free(ours);
         cr_expect(hm_call_effects(call, false, why, sizeof why), "%s: %s", list.spec[i].line, why);
