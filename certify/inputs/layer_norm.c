@@ -29,7 +29,7 @@ static double equal_value(const hm_case_spec *spec, int64_t row) {
  * ulp of the ones' sum. Signs alternate, so that the mean is 0 where n is even. */
 static double stagnate_value(const hm_case_spec *spec, hm_dtype T, int64_t row, int64_t i, int64_t n) {
     static const int64_t ones[7] = {2, 8, 16, 32, 128, 256, 1024};
-    int64_t step = (row + (int64_t)(spec->seed % 21)) % 21, count = ones[step % 7], place = step / 7;
+    int64_t step = row + (int64_t)(spec->seed % 21), count = ones[step / 3 % 7], place = step % 3;
     while (count > 2 && count > n / 2) count /= 2;
     double limit = (place == 2 ? 2 : (double)count) * 0x1p-24, small = hm_round_to(T, sqrt(limit));
     while (small * small >= limit) small = hm_next_down(T, small);
