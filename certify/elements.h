@@ -19,8 +19,8 @@ bool hm_ladder_make(const hm_op_info *op, hm_class required, hm_ladder *ladder);
 hm_status hm_elements_judge(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier,
                             int threads, hm_verdict *verdict);
 
-/* hm_call_vacuous, on an open golden. catches: the case is known to catch a fault; then it may be about an inout argument
- * of which nothing changes (a cache, and padded tokens alone). */
+/* hm_call_vacuous, on an open golden. catches: the case is known to catch a fault; then it may be about an inout
+ * argument of which nothing changes (a cache, and padded tokens alone). */
 bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier,
                          bool catches, char *which, size_t size);
 

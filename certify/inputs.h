@@ -32,11 +32,11 @@ void hm_inputs_put(const hm_tensor *t, int64_t index, int64_t value);
 int64_t hm_inputs_get(const hm_tensor *t, int64_t index);
 /* Any bytes, in every element of a tensor of any dtype. */
 void hm_inputs_put_bytes(const hm_case_spec *spec, const char *name, const hm_tensor *t);
-/* Slots of a cache of `capacity`: distinct, in mixed order; about one in eight is negative (a padded token). Generators:
- * `index` none is negative; `zero` all are; `out_of_range` one is no slot. */
+/* Slots of a cache of `capacity`: distinct, in mixed order; about one in eight is negative (a padded token).
+ * Generators: `index` none is negative; `zero` all are; `out_of_range` one is no slot. */
 void hm_inputs_put_slots(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t capacity);
-/* A row of a block table: distinct blocks of num_blocks, in mixed order, for its first `used` entries; then poison. Rows share
- * no block as long as there are enough. */
+/* A row of a block table: distinct blocks of num_blocks, in mixed order, for its first `used` entries; then poison.
+ * Rows share no block as long as there are enough. */
 void hm_inputs_put_blocks(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t row, int64_t used,
                           int64_t num_blocks);
 

@@ -6,10 +6,10 @@
 
 /* ---- scales ---- */
 
-/* A division, or a multiplication by a rounded reciprocal, in f32: within 2^-22. In ue8m0 that matters only next to a power
- * of two, and there only for operands of more than 16 bits: a 16-bit a over D = 448 or 224 (3 bits), or any a and D whose
- * quotient is a power of two exactly, is computed as that power or from its own side. For other pairs the margin of 2^-21
- * covers both the quotient's error and that of a logarithm. */
+/* A division, or a multiplication by a rounded reciprocal, in f32: within 2^-22. In ue8m0 that matters only next to a
+ * power of two, and there only for operands of more than 16 bits: a 16-bit a over D = 448 or 224 (3 bits), or any a and
+ * D whose quotient is a power of two exactly, is computed as that power or from its own side. For other pairs the
+ * margin of 2^-21 covers both the quotient's error and that of a logarithm. */
 hm_fp8_scales hm_fp8_scales_of(const hm_fp8_rule *rule, hm_dtype dtype, const void *x, int64_t stride, int64_t n,
                                hm_class c) {
     hm_fp8_scales s = {0};

@@ -1,9 +1,10 @@
 /* fp8.h: what a quantiser may store: the scale of a group, and a code for the scale that was stored.
  *
- * Everything is decided in binary64 without a second tier. Elements, divisor, floor and a stored scale are f32 values (24
- * bits); a product of two is exact. A quotient of two, rounded to binary64, is rounded again to f32 or 8 bits only where
- * the contract asks for the quotient's rounding (wide), and then like the exact one: a boundary of the target has at most 25
- * bits, so that quotient and boundary are equal or at least 2^-49 apart, relatively, and binary64 errs by 2^-53. */
+ * Everything is decided in binary64 without a second tier. Elements, divisor, floor and a stored scale are f32 values
+ * (24 bits); a product of two is exact. A quotient of two, rounded to binary64, is rounded again to f32 or 8 bits only
+ * where the contract asks for the quotient's rounding (wide), and then like the exact one: a boundary of the target has
+ * at most 25 bits, so that quotient and boundary are equal or at least 2^-49 apart, relatively, and binary64 errs by
+ * 2^-53. */
 #ifndef HM_GOLDEN_FP8_H
 #define HM_GOLDEN_FP8_H
 

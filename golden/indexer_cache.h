@@ -1,5 +1,5 @@
-/* indexer_cache.h: the indexer's cache read backwards, from a byte to what it belongs to; so that golden's index map is not
- * the one that ref writes with. */
+/* indexer_cache.h: the indexer's cache read backwards, from a byte to what it belongs to; so that golden's index map is
+ * not the one that ref writes with. */
 #ifndef HM_GOLDEN_INDEXER_CACHE_H
 #define HM_GOLDEN_INDEXER_CACHE_H
 

@@ -1,6 +1,6 @@
-/* indexer_k_quant_and_cache: for every byte of the cache, what it held, or what the token of its slot may have put there. A
- * scale's four bytes are judged together: those of a scale that was stored and is admissible are right, else those of the
- * ideal one are. Codes are judged for the scale that was stored. */
+/* indexer_k_quant_and_cache: for every byte of the cache, what it held, or what the token of its slot may have put
+ * there. A scale's four bytes are judged together: those of a scale that was stored and is admissible are right, else
+ * those of the ideal one are. Codes are judged for the scale that was stored. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

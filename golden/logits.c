@@ -1,10 +1,11 @@
 /* The logits of the sparse indexer.
  *
- * Scores are exact. An e4m3 value is m 2^(e-3), 8 <= m < 16 or a subnormal: an integer in units of 2^-9, below 2^18 of them
- * (448 = 229376 2^-9); e4m3fnuz the same in units of 2^-10. A product is an integer below 2^36 in units of 2^-18 (2^-20), and
- * a sum of 2^17 of them is below 2^53: exact in binary64 in any order, and so are the sums of magnitudes. What follows, a sum
- * over heads of weights times scores, is kept in two doubles (error below 2^-95 of the sum of magnitudes), and its radius in
- * one, rounded upward by a factor 1 + 2^-30, far more than the few hundred roundings of 2^-53 that go into it.
+ * Scores are exact. An e4m3 value is m 2^(e-3), 8 <= m < 16 or a subnormal: an integer in units of 2^-9, below 2^18 of
+ * them (448 = 229376 2^-9); e4m3fnuz the same in units of 2^-10. A product is an integer below 2^36 in units of 2^-18
+ * (2^-20), and a sum of 2^17 of them is below 2^53: exact in binary64 in any order, and so are the sums of magnitudes.
+ * What follows, a sum over heads of weights times scores, is kept in two doubles (error below 2^-95 of the sum of
+ * magnitudes), and its radius in one, rounded upward by a factor 1 + 2^-30, far more than the few hundred roundings of
+ * 2^-53 that go into it.
  *
  * Radii. Let t_j be the products of one head, t their sum, T the sum of |t_j|.
  *   f32 in any order   every one of the at most c additions that a term passes through is off by u = 2^-24:

@@ -1,4 +1,5 @@
-/* quant_fp8_group: the admissible scales of a group, and the admissible codes for the scale that was stored; fp8.h decides. */
+/* quant_fp8_group: the admissible scales of a group, and the admissible codes for the scale that was stored; fp8.h
+ * decides. */
 #include "../op/quant_fp8_group.h"
 
 #include <math.h>
@@ -129,8 +130,8 @@ static hm_status row_of(const void *context, int arg, int64_t row, hm_class clas
     return arg == SCALE ? scale_row(context, row, class, out) : codes_row(context, row, class, out);
 }
 
-/* numerator / (denominator ulp), got as near to n / d as it is: got d is exact in binary64, and the difference is rounded
- * once; one step up covers that and the division. */
+/* numerator / (denominator ulp), got as near to n / d as it is: got d is exact in binary64, and the difference is
+ * rounded once; one step up covers that and the division. */
 static double distance(const void *context, int arg, int64_t row, int64_t index, double got) {
     const context_t *c = context;
     int64_t g = arg == SCALE ? index : index / c->a.group_size;

@@ -1,6 +1,6 @@
 /* top_k_per_row: what was stored is right as a set. Of a row that chooses, golden finds the k-th largest logit by
- * partitioning copies of the values; an index that was stored is admitted if its logit is larger, or equal and still wanted,
- * and it was not stored before. One that is not admitted has to be an index that is missing. */
+ * partitioning copies of the values; an index that was stored is admitted if its logit is larger, or equal and still
+ * wanted, and it was not stored before. One that is not admitted has to be an index that is missing. */
 #include "../op/top_k_per_row.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
-/* translate_indices: integers, so that every element is one value. A block's slots are found by walking it: slot s of a request
- * is where token s of it lies. */
+/* translate_indices: integers, so that every element is one value. A block's slots are found by walking it: slot s of a
+ * request is where token s of it lies. */
 #include "../op/translate_indices.h"
 
 #include <math.h>

@@ -10,8 +10,8 @@
 
 enum { BLOCK = 4 }; /* keys scored together: a query is loaded once for them */
 
-/* score[h][j] = sum over d of q[h][d] k[j][d]. A product of two e4m3 values is an integer below 2^36 in units of 2^-18 (fnuz:
- * 2^-20), so sums of up to 2^17 of them are exact in binary64, in any order: the compiler may reorder them. */
+/* score[h][j] = sum over d of q[h][d] k[j][d]. A product of two e4m3 values is an integer below 2^36 in units of 2^-18
+ * (fnuz: 2^-20), so sums of up to 2^17 of them are exact in binary64, in any order: the compiler may reorder them. */
 HM_INLINE void scores_body(const double *q, const double *k, int64_t heads, int64_t n, double *score) {
     for (int64_t h = 0; h < heads; h++) {
         const double *restrict v = q + h * n;
@@ -46,7 +46,8 @@ static void load_query(const hm_logits_call *c, int64_t row, const double *value
     }
 }
 
-/* Columns [first, end) of a row: heads are added in their order, in binary64, and the sum is scaled and rounded once. */
+/* Columns [first, end) of a row: heads are added in their order, in binary64, and the sum is scaled and rounded once.
+ * */
 static void score_columns(const hm_logits_call *c, int64_t row, int64_t first, int64_t end, int64_t shift,
                           const double *value, scratch *s) {
     for (int64_t column = first; column < end; column += BLOCK) {

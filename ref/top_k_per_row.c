@@ -1,5 +1,6 @@
-/* top_k_per_row: the k-th largest key is found digit by digit, from the top (four counts of 8 bits, no sorting of the row);
- * then the larger ones and the first of the equal ones are collected and sorted. Any distribution takes the same time. */
+/* top_k_per_row: the k-th largest key is found digit by digit, from the top (four counts of 8 bits, no sorting of the
+ * row); then the larger ones and the first of the equal ones are collected and sorted. Any distribution takes the same
+ * time. */
 #include "../op/top_k_per_row.h"
 
 #include <omp.h>

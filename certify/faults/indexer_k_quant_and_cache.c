@@ -252,8 +252,8 @@ static void write_token(const walk *w, int64_t token) {
     if (w->v->effect == EFFECT_ONE_PAST) put(w, block, scale_byte(w, offset, w->c.groups - 1) + 4, 0x55);
 }
 
-/* A call that only what the fault overlooks is wrong with, completed: with slots of its own that are distinct, or keys of 16
- * bits (keys: what they were). The status of every other call. */
+/* A call that only what the fault overlooks is wrong with, completed: with slots of its own that are distinct, or keys
+ * of 16 bits (keys: what they were). The status of every other call. */
 static hm_status read_lenient(const variation_t *v, const hm_indexer_k_quant_and_cache_args *args,
                               hm_indexer_k_quant_and_cache_args *a, hm_indexer_cache *c, int64_t slots[64],
                               hm_tensor *keys) {

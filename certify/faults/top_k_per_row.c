@@ -112,7 +112,9 @@ static double key_of(const variation_t *v, double x) {
     }
 }
 
-static bool opposite; /* which of equal candidates an unstable kernel keeps: changes from call to call */
+/* Which of equal candidates an unstable kernel keeps: changes from call to call. A thread has its own, so that what one
+ * sees does not depend on the others. */
+static _Thread_local bool opposite;
 
 static int by_key(const void *a, const void *b) {
     const candidate *x = a, *y = b;
@@ -234,10 +236,7 @@ static hm_status run(const void *variation, const void *args, hm_dtype written[H
     if (rows == 0 || k == 0) return v->effect == EFFECT_EMPTY_REFUSED ? HM_BAD_SHAPE : HM_OK;
     candidate *c = malloc(((size_t)columns + 1) * sizeof *c);
     if (!c) return HM_NO_MEMORY;
-    if (v->effect == EFFECT_UNSTABLE) {
-#pragma omp critical(hm_top_k_unstable)
-        opposite = !opposite;
-    }
+    if (v->effect == EFFECT_UNSTABLE) opposite = !opposite;
     for (int64_t row = 0; row < rows - (v->effect == EFFECT_LAST_ROW_LEFT); row++) {
         int64_t start, end;
         window_of(v, &a, row, &start, &end);

@@ -4,7 +4,8 @@
 
 #include "../inputs.h"
 
-/* cu[0] is 0 or, one time in four, 1; about two rows are left behind the last request, unless the generator is `index`. */
+/* cu[0] is 0 or, one time in four, 1; about two rows are left behind the last request, unless the generator is `index`.
+ * */
 static void put_bounds(const hm_case_spec *spec, const hm_cp_gather_indexer_k_quant_cache_args *a, const hm_tensor *t) {
     int64_t requests = t->shape[0] - 1, rows = a->dst_k.shape[0], block_size = a->kv_cache.shape[1];
     int64_t most = block_size * a->block_table.shape[1], left = rows - (hm_inputs_generator(spec, "index") ? 0 : 2),

@@ -1,4 +1,5 @@
-/* Windows of keys, some empty, some past the last key; scales are positive, and with the generator `integers` powers of two. */
+/* Windows of keys, some empty, some past the last key; scales are positive, and with the generator `integers` powers of
+ * two. */
 #include <hallmark/fp8_mqa_logits.h>
 #include <math.h>
 #include <string.h>

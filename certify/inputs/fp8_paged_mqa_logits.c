@@ -1,5 +1,5 @@
-/* Requests of mixed lengths, some with fewer keys than tokens; a cache of legal codes and scales, and blocks that no request has
- * hold NaN. */
+/* Requests of mixed lengths, some with fewer keys than tokens; a cache of legal codes and scales, and blocks that no
+ * request has hold NaN. */
 #include <hallmark/fp8_paged_mqa_logits.h>
 #include <string.h>
 

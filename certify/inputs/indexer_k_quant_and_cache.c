@@ -1,5 +1,5 @@
-/* Slots that are distinct, and a cache that holds something already. Generator out_of_range: one slot is none of the cache, or,
- * with an even seed, all are distinct but for the last, which is the first again. */
+/* Slots that are distinct, and a cache that holds something already. Generator out_of_range: one slot is none of the
+ * cache, or, with an even seed, all are distinct but for the last, which is the first again. */
 #include <hallmark/indexer_k_quant_and_cache.h>
 #include <string.h>
 

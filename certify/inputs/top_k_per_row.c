@@ -1,5 +1,5 @@
-/* Windows: empty ones, shorter than k, k, k + 1, whole rows, anything between; what lies outside would win. With the generator
- * `zero` every second row is -inf but for one column in 16. */
+/* Windows: empty ones, shorter than k, k, k + 1, whole rows, anything between; what lies outside would win. With the
+ * generator `zero` every second row is -inf but for one column in 16. */
 #include <hallmark/top_k_per_row.h>
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Indices of every kind: none, in the first and the last block, at both ends of blocks, past the table; entries of block_table
- * that no index asks for hold poison. */
+/* Indices of every kind: none, in the first and the last block, at both ends of blocks, past the table; entries of
+ * block_table that no index asks for hold poison. */
 #include <hallmark/translate_indices.h>
 #include <string.h>
 

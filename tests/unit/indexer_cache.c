@@ -1,5 +1,5 @@
-/* The indexer's paged cache: what is written is what is read, for every legal layout, and a reader and a writer that disagree
- * are seen. */
+/* The indexer's paged cache: what is written is what is read, for every legal layout, and a reader and a writer that
+ * disagree are seen. */
 #include <criterion/criterion.h>
 #include <hallmark/cp_gather_indexer_k_quant_cache.h>
 #include <hallmark/fp8_paged_mqa_logits.h>
@@ -47,8 +47,8 @@ static hm_tensor cache_of(const setup *s) {
     return t;
 }
 
-/* Blocks are used from the last to the first; every seventh token is padded. Tokens of one request lie in order, so that one row
- * of a block table finds them again. */
+/* Blocks are used from the last to the first; every seventh token is padded. Tokens of one request lie in order, so
+ * that one row of a block table finds them again. */
 static setup *make(form f) {
     setup *s = calloc(1, sizeof *s);
     s->f = f;
@@ -155,8 +155,8 @@ static void go_and_return(form f) {
 }
 Test(indexer_cache, what_is_written_is_what_is_read) { cr_expect_eq(each_form(go_and_return), 128); }
 
-/* The reader takes the layout, or the block size, that the writer did not: nearly every token is wrong. In blocks of one token
- * there is one layout. */
+/* The reader takes the layout, or the block size, that the writer did not: nearly every token is wrong. In blocks of
+ * one token there is one layout. */
 static void disagree(form f) {
     setup *s = make(f);
     hm_indexer_k_quant_and_cache_args w = writing(s);
@@ -183,8 +183,8 @@ static void disagree(form f) {
 }
 Test(indexer_cache, a_reader_that_disagrees_is_seen) { cr_expect_eq(each_form(disagree), 128); }
 
-/* The scores of decode, read from the cache, are those of prefill, read from what was gathered, bit for bit; with the other
- * layout they are not. */
+/* The scores of decode, read from the cache, are those of prefill, read from what was gathered, bit for bit; with the
+ * other layout they are not. */
 static void score(form f) {
     enum { HEADS = 2 };
     if (f.groups > 1) return;
@@ -248,8 +248,8 @@ static bool passes(const hm_fault *fault, const char *line) {
     return v.outcome == HM_PASS || v.outcome == HM_VACUOUS;
 }
 
-/* The mistakes of the report, by name: tiles where a block has one token, tiles only at 64, tiles that do not fit. A block of
- * 64 tokens shows nothing of the second. */
+/* The mistakes of the report, by name: tiles where a block has one token, tiles only at 64, tiles that do not fit. A
+ * block of 64 tokens shows nothing of the second. */
 Test(indexer_cache, layouts_that_do_not_agree_are_caught_by_name) {
     static const struct {
         const char *fault;
@@ -335,8 +335,8 @@ Test(indexer_cache, slots_are_checked_before_a_byte_is_written) {
     discard(s);
 }
 
-/* -1.5 * 2^-11 over a scale of 1.5 is a tie between the zero of fnuz, which has no sign, and its first negative code: one f32
- * division may give either, and nothing between 0x00 and 0x81 in the order of bytes. */
+/* -1.5 * 2^-11 over a scale of 1.5 is a tie between the zero of fnuz, which has no sign, and its first negative code:
+ * one f32 division may give either, and nothing between 0x00 and 0x81 in the order of bytes. */
 Test(indexer_cache, fnuz_zero_and_negative_codes_are_no_interval) {
     static const struct {
         uint8_t byte;
