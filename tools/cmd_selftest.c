@@ -93,7 +93,8 @@ static const struct argp_option argp_options[] = {
     {"suite", KEY_SUITE, "SUITE", 0, "smoke, quick or full (default quick)", 0},
     {"seed", KEY_SEED, "N", 0, "Seed of the cases (default 1); the kill matrix is repeated with N + 1", 0},
     {"elements", KEY_ELEMENTS, "N", 0,
-     "Elements of legal variants to judge for each op (default 1e8; 1e6 where cases are the suite's, of slots, blocks "
+     "Elements of legal variants to judge for each op (default 1e8; 1e6, or 1e7 for rows, where cases are the suite's, "
+     "of slots, blocks "
      "and lengths)",
      0},
     {"long", KEY_LONG, NULL, 0, "Ten times as many, and every fault on every case of the second seed", 0},

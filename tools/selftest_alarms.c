@@ -64,7 +64,7 @@ void hm_selftest_alarms(hm_selftest_session *s) {
         hm_selftest_options options = hm_selftest_library_options(s, s->o->seed);
         options.op = op->name;
         bool rows = !strncmp(op->args[0].shape, "...", 3); /* elements are cheap */
-        int64_t usual = hm_inputs_of(op) && !rows ? 1000000 : 100000000;
+        int64_t usual = !hm_inputs_of(op) ? 100000000 : rows ? 10000000 : 1000000;
         int64_t elements = s->o->elements ? s->o->elements : usual * s->o->more;
         s->progress = hm_progress_start("false alarms", elements);
         s->alarms = &alarms;

@@ -142,7 +142,7 @@ Test(faults, committed_matrix_is_current_on_a_sample, .timeout = 900) {
     json_t *matrix = kills();
     cr_assert_eq(hm_cases_of_suite(HM_SMOKE, NULL, 1, &list, why, sizeof why), 0, "%s", why);
     sample.spec = malloc((size_t)list.n * sizeof *sample.spec);
-    for (int i = 0; i < list.n; i += 7) sample.spec[sample.n++] = list.spec[i];
+    for (int i = 0; i < list.n; i += 13) sample.spec[sample.n++] = list.spec[i];
     cr_assert_gt(sample.n, 50);
     cr_assert_eq(hm_kills_run(&sample, &(hm_selftest_options){.seed = 1}, &now), HM_OK);
     char *text = hm_kills_json(&now);
@@ -270,9 +270,8 @@ Test(variants, rows_are_complete) {
 Test(variants, are_not_accused, .timeout = 900) {
     for (int o = 0; o < hm_op_count(); o++) {
         hm_alarms alarms;
-        cr_assert_eq(hm_alarms_run(&(hm_selftest_options){.op = hm_op_at(o)->name, .seed = 1}, 1000000, &alarms),
-                     HM_OK);
-        cr_expect_geq(alarms.elements, 1000000);
+        cr_assert_eq(hm_alarms_run(&(hm_selftest_options){.op = hm_op_at(o)->name, .seed = 1}, 100000, &alarms), HM_OK);
+        cr_expect_geq(alarms.elements, 100000);
         for (int v = 0; v < hm_variant_count(); v++)
             cr_expect_eq(alarms.score[v].outside, 0, "%s: %s", hm_variant_at(v)->id, alarms.score[v].first);
         hm_alarms_free(&alarms);
