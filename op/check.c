@@ -93,6 +93,15 @@ hm_status hm_check_same_shape(const char *op, const char *name, const hm_tensor 
                           shape_text(t, have, sizeof have), shape_text(like, want, sizeof want), like_name);
 }
 
+hm_status hm_check_extent(const char *op, const char *name, const hm_tensor *t, int ndim, int d, int64_t want,
+                          const char *why) {
+    if (t->ndim != ndim) return hm_fail(HM_BAD_SHAPE, "%s: %s has rank %d; it has to be %d", op, name, t->ndim, ndim);
+    if (want >= 0 && t->shape[d] != want)
+        return hm_fail(HM_BAD_SHAPE, "%s: %s has extent %lld in dimension %d; it has to be %lld, %s", op, name,
+                       (long long)t->shape[d], d, (long long)want, why);
+    return HM_OK;
+}
+
 hm_status hm_check_places(const char *op, int n, const char *const *names, const hm_tensor *const *tensors) {
     static const char *const place[] = {"host", "cuda"};
     int first = -1;

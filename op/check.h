@@ -18,6 +18,9 @@ hm_status hm_check_tensor(const char *op, const char *name, const hm_tensor *t, 
 /* Same shape as the tensor called like_name. */
 hm_status hm_check_same_shape(const char *op, const char *name, const hm_tensor *t, const char *like_name,
                               const hm_tensor *like);
+/* Rank ndim and, unless want is negative, extent want in dimension d; why: what that extent is. */
+hm_status hm_check_extent(const char *op, const char *name, const hm_tensor *t, int ndim, int d, int64_t want,
+                          const char *why);
 /* All present tensors are in the place of the first one. */
 hm_status hm_check_places(const char *op, int n, const char *const *names, const hm_tensor *const *tensors);
 /* Output: positive strides, no two elements in the same place. */

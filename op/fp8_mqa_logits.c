@@ -7,27 +7,22 @@ static const char op[] = "fp8_mqa_logits";
 static const char *const outside_names[] = {"clean", "leave", NULL};
 static const char *const columns_names[] = {"absolute", "compressed", NULL};
 
-static hm_status check_extent(const char *name, const hm_tensor *t, int ndim, int d, int64_t want, const char *why) {
-    if (t->ndim != ndim) return hm_fail(HM_BAD_SHAPE, "%s: %s has rank %d; it has to be %d", op, name, t->ndim, ndim);
-    if (want >= 0 && t->shape[d] != want)
-        return hm_fail(HM_BAD_SHAPE, "%s: %s has extent %lld in dimension %d; it has to be %lld, %s", op, name,
-                       (long long)t->shape[d], d, (long long)want, why);
-    return HM_OK;
-}
-
 static hm_status check_shapes(const hm_fp8_mqa_logits_args *a) {
     hm_status s;
     const hm_tensor *q = &a->q;
-    if ((s = check_extent("q", q, 3, 0, -1, ""))) return s;
-    if ((s = check_extent("k", &a->k, 2, 1, q->shape[2], "the head_dim of q"))) return s;
-    if ((s = check_extent("k_scale", &a->k_scale, 1, 0, a->k.shape[0], "one a key"))) return s;
-    if ((s = check_extent("weights", &a->weights, 2, 0, q->shape[0], "one row a token of q"))) return s;
-    if ((s = check_extent("weights", &a->weights, 2, 1, q->shape[1], "one a head of q"))) return s;
-    if ((s = check_extent("ks", &a->ks, 1, 0, q->shape[0], "one a token of q"))) return s;
-    if ((s = check_extent("ke", &a->ke, 1, 0, q->shape[0], "one a token of q"))) return s;
-    if ((s = check_extent("logits", &a->logits, 2, 0, q->shape[0], "one row a token of q"))) return s;
-    return check_extent("logits", &a->logits, 2, 1, a->columns == HM_COLUMNS_ABSOLUTE ? a->k.shape[0] : -1,
-                        "one column a key");
+    if ((s = hm_check_extent(op, "q", q, 3, 0, -1, ""))) return s;
+    if (q->shape[2] > HM_LOGITS_MOST_DIM)
+        return hm_fail(HM_BAD_SHAPE, "%s: q has a head_dim of %lld; it has to be at most %d", op,
+                       (long long)q->shape[2], (int)HM_LOGITS_MOST_DIM);
+    if ((s = hm_check_extent(op, "k", &a->k, 2, 1, q->shape[2], "the head_dim of q"))) return s;
+    if ((s = hm_check_extent(op, "k_scale", &a->k_scale, 1, 0, a->k.shape[0], "one a key"))) return s;
+    if ((s = hm_check_extent(op, "weights", &a->weights, 2, 0, q->shape[0], "one row a token of q"))) return s;
+    if ((s = hm_check_extent(op, "weights", &a->weights, 2, 1, q->shape[1], "one a head of q"))) return s;
+    if ((s = hm_check_extent(op, "ks", &a->ks, 1, 0, q->shape[0], "one a token of q"))) return s;
+    if ((s = hm_check_extent(op, "ke", &a->ke, 1, 0, q->shape[0], "one a token of q"))) return s;
+    if ((s = hm_check_extent(op, "logits", &a->logits, 2, 0, q->shape[0], "one row a token of q"))) return s;
+    return hm_check_extent(op, "logits", &a->logits, 2, 1, a->columns == HM_COLUMNS_ABSOLUTE ? a->k.shape[0] : -1,
+                           "one column a key");
 }
 
 static hm_status check_dtypes(const hm_fp8_mqa_logits_args *a) {

@@ -7,32 +7,25 @@ static const char op[] = "fp8_paged_mqa_logits";
 static const char *const outside_names[] = {"clean", "leave", NULL};
 static const char *const layout_names[] = {"normal", "shuffle", NULL};
 
-static hm_status check_extent(const char *name, const hm_tensor *t, int ndim, int d, int64_t want, const char *why) {
-    if (t->ndim != ndim) return hm_fail(HM_BAD_SHAPE, "%s: %s has rank %d; it has to be %d", op, name, t->ndim, ndim);
-    if (want >= 0 && t->shape[d] != want)
-        return hm_fail(HM_BAD_SHAPE, "%s: %s has extent %lld in dimension %d; it has to be %lld, %s", op, name,
-                       (long long)t->shape[d], d, (long long)want, why);
-    return HM_OK;
-}
-
 static hm_status check_shapes(const hm_fp8_paged_mqa_logits_args *a, const hm_indexer_cache *c) {
     hm_status s;
     const hm_tensor *q = &a->q, *lens = &a->context_lens;
     int64_t rows;
-    if ((s = check_extent("q", q, 4, 3, HM_INDEXER_GROUP, "the head_dim of the cache"))) return s;
+    if ((s = hm_check_extent(op, "q", q, 4, 3, HM_INDEXER_GROUP, "the head_dim of the cache"))) return s;
     if (c->groups != 1)
         return hm_fail(HM_BAD_SHAPE, "%s: kv_cache has entries of %lld bytes; it has to be 132", op,
                        (long long)c->entry);
     if (__builtin_mul_overflow(q->shape[0], q->shape[1], &rows))
         return hm_fail(HM_BAD_SHAPE, "%s: q has more than 2^63 rows", op);
-    if ((s = check_extent("weights", &a->weights, 2, 0, rows, "batch times next_n of q"))) return s;
-    if ((s = check_extent("weights", &a->weights, 2, 1, q->shape[2], "one a head of q"))) return s;
+    if ((s = hm_check_extent(op, "weights", &a->weights, 2, 0, rows, "batch times next_n of q"))) return s;
+    if ((s = hm_check_extent(op, "weights", &a->weights, 2, 1, q->shape[2], "one a head of q"))) return s;
     if (lens->ndim != 1 && lens->ndim != 2)
         return hm_fail(HM_BAD_SHAPE, "%s: context_lens has rank %d; it has to be 1 or 2", op, lens->ndim);
-    if ((s = check_extent("context_lens", lens, lens->ndim, 0, q->shape[0], "the batch of q"))) return s;
-    if (lens->ndim == 2 && (s = check_extent("context_lens", lens, 2, 1, q->shape[1], "the next_n of q"))) return s;
-    if ((s = check_extent("block_tables", &a->block_tables, 2, 0, q->shape[0], "the batch of q"))) return s;
-    return check_extent("logits", &a->logits, 2, 0, rows, "batch times next_n of q");
+    if ((s = hm_check_extent(op, "context_lens", lens, lens->ndim, 0, q->shape[0], "the batch of q"))) return s;
+    if (lens->ndim == 2 && (s = hm_check_extent(op, "context_lens", lens, 2, 1, q->shape[1], "the next_n of q")))
+        return s;
+    if ((s = hm_check_extent(op, "block_tables", &a->block_tables, 2, 0, q->shape[0], "the batch of q"))) return s;
+    return hm_check_extent(op, "logits", &a->logits, 2, 0, rows, "batch times next_n of q");
 }
 
 static hm_status check_dtypes(const hm_fp8_paged_mqa_logits_args *a) {

@@ -7,6 +7,9 @@
 
 #include "indexer_cache.h"
 
+/* Up to here scores are exact in binary64, in any order: ref/logits.c says why. */
+enum { HM_LOGITS_MOST_DIM = 1 << 17 };
+
 hm_status hm_fp8_mqa_logits_read(const hm_fp8_mqa_logits_args *args, hm_fp8_mqa_logits_args *full);
 hm_status hm_fp8_paged_mqa_logits_read(const hm_fp8_paged_mqa_logits_args *args, hm_fp8_paged_mqa_logits_args *full,
                                        hm_indexer_cache *cache);

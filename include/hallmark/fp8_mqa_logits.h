@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * fp8_mqa_logits: the sparse indexer's score of every key for every query token (prefill).
  *
- *   q        in   [tokens, heads, head_dim]  f8e4m3 or f8e4m3fnuz; its scale is folded into the weights
+ *   q        in   [tokens, heads, head_dim]  f8e4m3 or f8e4m3fnuz; its scale is folded into the weights;
+ *                                          head_dim at most 2^17
  *   k        in   [keys, head_dim]           dtype of q; one key head for all query heads
  *   k_scale  in   [keys]                     f32
  *   weights  in   [tokens, heads]            f32, of any sign
@@ -18,9 +19,9 @@
  *           or more, everything else in f32 in any order, with the scale before or after the head sum. Class tc13: 13
  *           fraction bits, blocks of 32 or more (Hopper's f8 units). A score rounded to bf16 is in neither.
  * Specials  Elements that a NaN code, or a weight or scale that is not finite, takes part in are unspecified. -0 equals +0.
- * Returns   BAD_ARG, BAD_SHAPE, BAD_STRIDE, BAD_DTYPE, BAD_PLACE, BAD_ALIAS, BAD_PARAM (compressed columns with
- *           HM_LOGITS_CLEAN, an unknown mode), BAD_VALUE (on the host: a negative ks, a window longer than width), NO_MEMORY,
- *           UNSUPPORTED, NO_DEVICE.
+ * Returns   BAD_ARG, BAD_SHAPE (a head_dim above 2^17, too), BAD_STRIDE, BAD_DTYPE, BAD_PLACE, BAD_ALIAS, BAD_PARAM
+ *           (compressed columns with HM_LOGITS_CLEAN, an unknown mode), BAD_VALUE (on the host: a negative ks, a window
+ *           longer than width), NO_MEMORY, UNSUPPORTED, NO_DEVICE.
  * Source    DeepSeek-V3.2; DeepGEMM fp8_mqa_logits; vLLM v1/attention/backends/mla/indexer. */
 #ifndef HALLMARK_FP8_MQA_LOGITS_H
 #define HALLMARK_FP8_MQA_LOGITS_H
