@@ -207,5 +207,8 @@ Test(translate_indices, offsets_beyond_32_bits) {
         *(paged ? &a.block_table : &a.workspace_starts) = of_base;
         cr_assert_eq(hm_translate_indices(&a), HM_OK, "%s", hm_error());
         cr_expect_eq(out, INT32_MAX);
+        if (paged) base++, index = 0;
+        else index++;
+        cr_expect_eq(hm_translate_indices(&a), HM_BAD_VALUE); /* 2^31 */
     }
 }
