@@ -84,16 +84,17 @@ static void put(hm_golden_row *out, int64_t i, int64_t index) {
     if (out->bits) out->bits[i] = (uint32_t)(int32_t)index;
 }
 
-static int by_logit(const void *a, const void *b) { /* largest first, ascending indices */
+static int by_logit(const void *a, const void *b) { /* NaN first, then the largest; ascending indices */
     const double *x = a, *y = b;
-    return x[0] != y[0] ? (x[0] < y[0]) - (x[0] > y[0]) : (x[1] > y[1]) - (x[1] < y[1]);
+    if (isnan(x[0]) != isnan(y[0])) return isnan(x[0]) ? -1 : 1;
+    return x[0] < y[0] ? 1 : x[0] > y[0] ? -1 : (x[1] > y[1]) - (x[1] < y[1]);
 }
 
 /* The order of the library's own implementations. */
 static hm_status fill_ideal(const window *w, int64_t n, int64_t k, double *ideal) {
     double *pair = malloc((size_t)n * 2 * sizeof *pair);
     if (!pair) return hm_fail(HM_NO_MEMORY, "golden: no memory");
-    for (int64_t i = 0; i < n; i++) pair[2 * i] = isnan(w->v[i]) ? INFINITY : w->v[i], pair[2 * i + 1] = (double)i;
+    for (int64_t i = 0; i < n; i++) pair[2 * i] = w->v[i], pair[2 * i + 1] = (double)i;
     qsort(pair, (size_t)n, 2 * sizeof *pair, by_logit);
     for (int64_t i = 0; i < k; i++) ideal[i] = pair[2 * i + 1];
     free(pair);

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { CANARY = 0x3C };
+#include "refused.h"
 
 /* ---- what is right ---- */
 
@@ -394,23 +394,6 @@ Test(logits, nothing_to_score_in_decode) {
 
 /* ---- what is refused ---- */
 
-/* check, the op and ref refuse with this status, in a sentence that names the op, the argument and the value; no byte
- * of logits is written. */
-static void refused(const char *op, const void *args, const float *logits, size_t bytes, hm_status status,
-                    const char *name, const char *value, int line) {
-    const hm_op_info *info = hm_op_named(op);
-    hm_op_fn *entry[] = {info->check, info->run, info->ref};
-    for (int i = 0; i < 3; i++) {
-        hm_status got = entry[i](args);
-        cr_assert_eq(got, status, "line %d: %s, not %s (%s)", line, hm_status_name(got), hm_status_name(status),
-                     hm_error());
-        cr_assert_eq(strncmp(hm_error(), op, strlen(op)), 0, "line %d: %s", line, hm_error());
-        cr_assert(strstr(hm_error(), name) && strstr(hm_error(), value), "line %d: %s", line, hm_error());
-        for (size_t b = 0; b < bytes; b++)
-            cr_assert_eq(((const unsigned char *)logits)[b], CANARY, "line %d: byte %zu was written", line, b);
-    }
-}
-
 #define REFUSED(status, name, value, ...)                                                        \
     do {                                                                                         \
         hm_fp8_mqa_logits_args a = prefill_call(&s, HM_F8E4M3, 0);                               \
@@ -499,12 +482,6 @@ Test(logits, decode_refuses) {
 }
 
 /* ---- offsets past 2^31 elements ---- */
-
-static void *reserve(int64_t bytes) {
-    void *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) cr_skip("%lld bytes of addresses are not to be had here", (long long)bytes);
-    return p;
-}
 
 /* Copies the values of t to memory in which dimension d has the stride `far`. */
 static void lay_out(hm_tensor *t, int d, int64_t far, bool copy) {
