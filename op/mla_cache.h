@@ -1,4 +1,4 @@
-/* mla_cache.h: where the bytes of a token are in the paged cache of latent attention, for its writer and its readers. */
+/* mla_cache.h: where the bytes of a token are in the paged cache of latent attention, for writer and readers. */
 #ifndef HM_OP_MLA_CACHE_H
 #define HM_OP_MLA_CACHE_H
 
@@ -23,8 +23,8 @@ typedef struct {
     unsigned char *data;
 } hm_mla_cache;
 
-/* Checks kv_cache against format (a mode that is in range) and describes it. HM_MLA_BF16: any dtype and entry; those are the
- * caller's to compare with what it has. Output or input alike: a writer checks that elements are distinct besides. */
+/* Checks kv_cache against format (a mode that is in range) and describes it. HM_MLA_BF16: any dtype and entry; those are
+ * the caller's to compare with what it has. A writer checks that elements are distinct besides. */
 hm_status hm_mla_cache_read(const char *op, const hm_tensor *kv_cache, hm_mla_format format, hm_mla_cache *c);
 
 /* Byte offset, from data, of the entry of a slot; 0 <= slot < num_blocks * block_size. */
@@ -40,10 +40,10 @@ static inline int hm_mla_rope_byte(int64_t d) { return HM_MLA_ROPE_AT + 2 * (int
 
 /* The scale of a tile of an fp8_ds_mla entry. */
 float hm_mla_scale_of(const unsigned char *row, int64_t tile);
-/* What a reader makes of a scale: S, RN_bf16(S), or S cut to a power of two (2^floor(log2 S); a zero, a negative or an f32
- * subnormal gives 2^-127, infinity 2^128, NaN stays: the exponent field taken alone). */
+/* What a reader makes of a scale: S, RN_bf16(S), or 2^floor(log2 S), the exponent field taken alone (so 0, a negative
+ * and an f32 subnormal give 2^-127, infinity 2^128; NaN stays). */
 double hm_mla_scale_seen(hm_mla_dequant mode, float S);
-/* A code's value to that reader, as it is stored for the product: RN_bf16(code * scale seen), from the exact product. */
+/* A code's value to that reader: RN_bf16(code * scale seen), from the exact product. */
 double hm_mla_dequantised(hm_mla_dequant mode, unsigned char code, float S);
 
 #endif

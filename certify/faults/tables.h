@@ -24,5 +24,7 @@ extern const hm_fault hm_index_weights_faults[];
 extern const int hm_index_weights_fault_count;
 extern const hm_fault hm_translate_indices_faults[];
 extern const int hm_translate_indices_fault_count;
+extern const hm_fault hm_concat_and_cache_mla_faults[];
+extern const int hm_concat_and_cache_mla_fault_count;
 
 #endif

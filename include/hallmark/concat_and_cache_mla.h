@@ -12,25 +12,25 @@
  *   HM_MLA_BF16    kv_cache has dtype T, entry = latent + rope, any extents: kv_c[t], then k_pe[t], bit for bit.
  *   HM_MLA_FP8_DS  kv_cache is u8, its last stride is 1, entry = 656, latent = 512, rope = 64, T has 16 bits. Bytes:
  *                    0 .. 511    codes of kv_c[t], f8e4m3
- *                  512 .. 527    4 scales, f32, little endian: scale i is that of the tile of codes 128 i .. 128 i + 127
+ *                  512 .. 527    4 scales, f32, little endian: scale i is that of tile i, codes 128 i .. 128 i + 127
  *                  528 .. 655    k_pe[t], 64 elements of T, bit for bit
- * All other bytes keep what they held. No slot may occur twice (kernels write in any order, so that neither token, nor a
- * mixture of both, could be called right). No overlap of kv_cache with the inputs.
+ * All other bytes keep what they held. No slot may occur twice (kernels write in any order, so that neither token, nor
+ * a mixture of both, could be called right). No overlap of kv_cache with the inputs.
  *
  * Formula   of a tile: a = the largest |v_i|; the floor is under the scale, not under a:
  *           HM_MLA_SCALE_F32   S = max(a / 448, 2^-126)
  *           HM_MLA_SCALE_POW2  S = max(a / 448, 1e-4) rounded up to a power of two: a = 336 gives 1, a = 0 gives 2^-13
  *           code_i = RN(v_i / S), a true division, saturating. `scale` says nothing with HM_MLA_BF16.
  * Rounding, specials: as in quant_fp8_group.h; of a tile with a NaN the scale and the other codes are unspecified.
- * Readers   take code * S in one of three ways, which are the same where S is a power of two, so with HM_MLA_SCALE_POW2:
+ * Readers   take code * S in one of three ways, the same where S is a power of two, so with HM_MLA_SCALE_POW2:
  *           HM_MLA_DEQUANT_F32    RN_bf16(code S)
  *           HM_MLA_DEQUANT_SM90   RN_bf16(code RN_bf16(S))   up to 2^-8 off
  *           HM_MLA_DEQUANT_SM100  code 2^floor(log2 S)       up to half of it gone
  * Returns   BAD_ARG, BAD_SHAPE, BAD_STRIDE, BAD_DTYPE (f32 with HM_MLA_FP8_DS among them), BAD_PLACE, BAD_ALIAS,
- *           BAD_PARAM (an unknown mode), BAD_VALUE (on the host: a slot past the cache, a slot that occurs twice), NO_MEMORY,
- *           UNSUPPORTED, NO_DEVICE.
- * Source    vLLM csrc/cache_kernels.cu (concat_and_cache_mla; kv_cache_dtype "auto" and "fp8_ds_mla"); DeepSeek's FlashMLA
- *           for the readers. */
+ *           BAD_PARAM (an unknown mode), BAD_VALUE (on the host: a slot past the cache, a slot that occurs twice),
+ *           NO_MEMORY, UNSUPPORTED, NO_DEVICE.
+ * Source    vLLM csrc/cache_kernels.cu (concat_and_cache_mla; kv_cache_dtype "auto" and "fp8_ds_mla"); DeepSeek's
+ *           FlashMLA for the readers. */
 #ifndef HALLMARK_CONCAT_AND_CACHE_MLA_H
 #define HALLMARK_CONCAT_AND_CACHE_MLA_H
 
