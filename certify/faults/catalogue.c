@@ -9,7 +9,6 @@
     "hm_rope_cache has no other path and no state to overwrite: whoever asks gets the one copy in the dtype asked for"
 #define CHAIN "the indexer as one chain of calls is not in the library yet"
 #define RANKS "the contract leaves the order open; the library's own is fixed, and ranks with the same logits agree"
-#define ATTENTION "attention is not in the library yet"
 #define MATMUL "matrix products are not in the library"
 #define MOE "routing of experts is not in the library"
 #define HADAMARD "the Hadamard transform is not in the library yet"
@@ -26,7 +25,7 @@ static const hm_known_bug bugs[] = {
     {"A9", "GemmaRMSNorm: the residual comes back unrounded, in f32", "vllm#38998; vllm#38780", NULL},
     {"A12", "compiled RMSNorm: the compiler drops 16-bit casts", "pytorch#158699; pytorch#141727", NULL},
     {"A13", "compiled rotary embedding: products stay unrounded", "pytorch#159239", NULL},
-    {"A14", "merge of attention parts: each part is rounded to bf16 first", "TransformerEngine#821", ATTENTION},
+    {"A14", "merge of attention parts: each part is rounded to bf16 first", "TransformerEngine#821", NULL},
     /* B: the accumulator's dtype */
     {"B3", "flash attention: f16 accumulator", "llama.cpp#13975", NULL},
     {"B4", "flash attention: f16 accumulator without an offset", "ik_llama.cpp#1196", NULL},
@@ -88,15 +87,15 @@ static const hm_known_bug bugs[] = {
     {"H14", "cache scales loaded but left at 1", "sglang#20705; vllm#34863", NULL},
     {"H16", "attention: fp8 scratch output without a scale", "vllm#55670", NULL},
     {"H17", "cache writer: multiplied by the scale instead of divided", "vllm-xpu-kernels#475", NULL},
-    {"H18", "attention: value scale never applied", "Megatron-Bridge#4155", ATTENTION},
+    {"H18", "attention: value scale never applied", "Megatron-Bridge#4155", NULL},
     /* I: conversion, saturation, NaN and inf */
     {"I1", "software fp8 cast: the top octave saturates", "sglang#40581", NULL},
     {"I2", "e4m3 cast: NaN above 464 where saturation is meant", "pytorch#178817; pytorch#160488; ml_dtypes#400", NULL},
     {"I3", "casts: ties rounded away from zero", "triton#5925; triton#6102; triton#11753", NULL},
     {"I5", "16-bit product: the store truncates", "triton#11217", NULL},
-    {"I6", "fp8 attention: probabilities beyond 448", "flash-attention#2578", ATTENTION},
-    {"I8", "sparse MLA: exp2(-inf + inf) is not guarded", "vllm#48364", ATTENTION},
-    {"I9", "merge of attention parts: both parts empty", "vllm#27491; vllm#15492", ATTENTION},
+    {"I6", "fp8 attention: probabilities beyond 448", "flash-attention#2578", NULL},
+    {"I8", "sparse MLA: exp2(-inf + inf) is not guarded", "vllm#48364", NULL},
+    {"I9", "merge of attention parts: both parts empty", "vllm#27491; vllm#15492", NULL},
     {"I10", "last page: masked by adding -inf or by a product with 0", "flashinfer#941; sglang#32477; Wan2GP#1628",
      NULL},
     {"I11", "flash attention: maximum starts at -inf with a masked block", "llama.cpp#12776", NULL},
@@ -122,11 +121,10 @@ static const hm_known_bug bugs[] = {
     /* L: races, missing barriers, memory that nobody wrote */
     {"L1", "group norm and quantise: reduction without a barrier", "vllm#54111", NULL},
     {"L2", "norms: reduction buffer reused without a barrier", "pegainfer#411; sparkinfer#705; hipfire#575", NULL},
-    {"L3", "quantised attention: no barrier after a copy", "ninfer-3090#49", ATTENTION},
+    {"L3", "quantised attention: no barrier after a copy", "ninfer-3090#49", NULL},
     {"L4", "Hadamard kernel: missing dependency between grids", "llama.cpp#23690", HADAMARD},
     {"L6", "all-reduce and RMSNorm: a residual made of unwritten memory", "vllm#41972", NULL},
-    {"L7", "split-KV merge reads slots that nobody wrote", "TensorRT-LLM#18754; TensorRT-LLM#18755; vllm#19784",
-     ATTENTION},
+    {"L7", "split-KV merge reads slots that nobody wrote", "TensorRT-LLM#18754; TensorRT-LLM#18755; vllm#19784", NULL},
     {"L8", "fused norm: one block normalises in place what others still read", "1bit-MONSTER#870", NULL},
     /* M: top-k */
     {"M1", "threshold bin capped, candidates dropped", "vllm#51782; vllm#55314", NULL},
@@ -138,11 +136,11 @@ static const hm_known_bug bugs[] = {
     /* N: dependence on the batch or on the order */
     {"N2", "all-reduce and RMSNorm: order of the sum depends on the size", "vllm#51290; vllm#45683", NULL},
     {"N3", "fp8 decode: rows of a large batch use another row's metadata", "aiter#3013", NULL},
-    {"N4", "flash attention: wrong column with several sequences", "llama.cpp#7903", ATTENTION},
+    {"N4", "flash attention: wrong column with several sequences", "llama.cpp#7903", NULL},
     /* O: approximate math */
     {"O2", "fast-math build: NaN and inf assumed away", "candle#3309; llama.cpp#25495; llama.cpp#26696", NULL},
     {"O3", "rsqrt with too few good bits", "pypto-lib#361", NULL},
-    {"O4", "attention: cheap exp", "tt-metal#51927", ATTENTION},
+    {"O4", "attention: cheap exp", "tt-metal#51927", NULL},
     {"O5", "f32 products in TF32", "triton#3498; triton#9080; FlagGems#6322", NULL},
     /* P: semantics of rotary embedding and attention scale */
     {"P1", "indexer: interleaved pairing where halves are meant", "vllm#28968; vllm-ascend#4641; sglang#30342", NULL},
@@ -154,11 +152,11 @@ static const hm_known_bug bugs[] = {
     {"P7", "YaRN: attention factor dropped", "vllm#46280; vllm#48351; prime-rl#2802; mlx-lm#1507", NULL},
     {"P9", "Llama 3: frequency factors not applied", "ik_llama.cpp#2291", NULL},
     {"P10", "LongRoPE: factors chosen by allocated length", "llama.cpp#24823; vllm#27431", NULL},
-    {"P11", "MLA: mscale left out of the softmax scale", "mobius#548; Megatron-LM#1429; imp#880", ATTENTION},
+    {"P11", "MLA: mscale left out of the softmax scale", "mobius#548; Megatron-LM#1429; imp#880", NULL},
     {"P12", "Hadamard: queries rotated, keys not", "ATOM#1507; vllm#55459", HADAMARD},
     /* Q: merging partial attention states */
-    {"Q1", "base-2 log-sum-exp fed to a base-e merge", "vllm#52796; vllm#28840; sglang#35045", ATTENTION},
-    {"Q2", "base of the log-sum-exp declared wrongly", "vllm#47079", ATTENTION},
+    {"Q1", "base-2 log-sum-exp fed to a base-e merge", "vllm#52796; vllm#28840; sglang#35045", NULL},
+    {"Q2", "base of the log-sum-exp declared wrongly", "vllm#47079", NULL},
     /* R: defects of checkers */
     {"R1", "reference so small that anything passes", "tritonbench#1145", NULL},
     {"R2", "zeros pass where outputs are small", "KernelBench#165", NULL},

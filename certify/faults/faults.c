@@ -25,6 +25,8 @@ static const struct {
     {hm_index_weights_faults, &hm_index_weights_fault_count},
     {hm_translate_indices_faults, &hm_translate_indices_fault_count},
     {hm_concat_and_cache_mla_faults, &hm_concat_and_cache_mla_fault_count},
+    {hm_sparse_mla_decode_faults, &hm_sparse_mla_decode_fault_count},
+    {hm_mla_prefill_faults, &hm_mla_prefill_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

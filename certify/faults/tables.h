@@ -26,5 +26,9 @@ extern const hm_fault hm_translate_indices_faults[];
 extern const int hm_translate_indices_fault_count;
 extern const hm_fault hm_concat_and_cache_mla_faults[];
 extern const int hm_concat_and_cache_mla_fault_count;
+extern const hm_fault hm_sparse_mla_decode_faults[];
+extern const int hm_sparse_mla_decode_fault_count;
+extern const hm_fault hm_mla_prefill_faults[];
+extern const int hm_mla_prefill_fault_count;
 
 #endif

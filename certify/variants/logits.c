@@ -4,30 +4,7 @@
 #include <stdlib.h>
 
 #include "../../op/dtype.h"
-
-static float pairwise(const float *t, int64_t n) {
-    if (n == 0) return 0;
-    return n == 1 ? t[0] : pairwise(t, n / 2) + pairwise(t + n / 2, n - n / 2);
-}
-
-/* Products are aligned to the largest of a block and the accumulator, cut to `bits` below it, and added. */
-static float tensor_core(const hm_logits_variant *v, const float *t, int64_t n) {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i += v->block) {
-        int64_t m = n - i < v->block ? n - i : v->block;
-        double most = fabs(sum), next = 0;
-        for (int64_t k = 0; k < m; k++) most = fabs((double)t[i + k]) > most ? fabs((double)t[i + k]) : most;
-        if (most == 0) continue;
-        int exponent;
-        frexp(most, &exponent);
-        double unit = ldexp(1, exponent - 1 - v->bits);
-        for (int64_t k = 0; k < m; k++) next += trunc((double)t[i + k] / unit) * unit;
-        next += trunc(sum / unit) * unit;
-        sum = next == 0 ? 0
-                        : (frexp(next, &exponent), unit = ldexp(1, exponent - 1 - v->bits), trunc(next / unit) * unit);
-    }
-    return (float)sum;
-}
+#include "dot.h"
 
 static double dot(const hm_logits_variant *v, const float *q, const float *k, int64_t n, float *t) {
     float sum = 0, lane[16] = {0};
@@ -35,12 +12,12 @@ static double dot(const hm_logits_variant *v, const float *q, const float *k, in
     for (int64_t d = 0; d < n; d++) t[d] = q[d] * k[d]; /* exact */
     switch (v->dot) {
         case DOT_PAIRWISE:
-            return (double)pairwise(t, n);
+            return (double)hm_variant_pairwise(t, n);
         case DOT_LANES:
             for (int64_t d = 0; d < n; d++) lane[d % 16] += t[d];
-            return (double)pairwise(lane, 16);
+            return (double)hm_variant_pairwise(lane, 16);
         case DOT_TENSOR_CORE:
-            return (double)tensor_core(v, t, n);
+            return (double)hm_variant_tensor_core(v->bits, v->block, t, n);
         case DOT_F64:
             for (int64_t d = 0; d < n; d++) wide += (double)t[d];
             return wide;

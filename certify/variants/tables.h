@@ -24,5 +24,9 @@ extern const hm_variant hm_translate_indices_variants[];
 extern const int hm_translate_indices_variant_count;
 extern const hm_variant hm_concat_and_cache_mla_variants[];
 extern const int hm_concat_and_cache_mla_variant_count;
+extern const hm_variant hm_sparse_mla_decode_variants[];
+extern const int hm_sparse_mla_decode_variant_count;
+extern const hm_variant hm_mla_prefill_variants[];
+extern const int hm_mla_prefill_variant_count;
 
 #endif

@@ -25,6 +25,8 @@ static const struct {
     {hm_index_weights_variants, &hm_index_weights_variant_count},
     {hm_translate_indices_variants, &hm_translate_indices_variant_count},
     {hm_concat_and_cache_mla_variants, &hm_concat_and_cache_mla_variant_count},
+    {hm_sparse_mla_decode_variants, &hm_sparse_mla_decode_variant_count},
+    {hm_mla_prefill_variants, &hm_mla_prefill_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
