@@ -30,7 +30,7 @@ static const hm_golden_op *const ops[] = {&hm_rms_norm_golden,
                                           &hm_layer_norm_golden,
                                           &hm_index_weights_golden,
                                           &hm_sparse_mla_decode_golden,
-                                          &hm_mla_prefill_golden,
+                                          &hm_mla_prefill_golden, &hm_indexer_golden,
                                           &hm_concat_and_cache_mla_golden};
 
 static const struct {

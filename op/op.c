@@ -71,7 +71,7 @@ static const hm_op_info *const ops[] = {&hm_rms_norm_info,
                                         &hm_fp8_mqa_logits_info,
                                         &hm_fp8_paged_mqa_logits_info,
                                         &hm_layer_norm_info,
-                                        &hm_sparse_mla_decode_info,
+                                        &hm_indexer_info, &hm_sparse_mla_decode_info,
                                         &hm_mla_prefill_info,
                                         &hm_index_weights_info,
                                         &hm_concat_and_cache_mla_info};
