@@ -27,6 +27,7 @@ static const struct {
     {hm_concat_and_cache_mla_faults, &hm_concat_and_cache_mla_fault_count},
     {hm_sparse_mla_decode_faults, &hm_sparse_mla_decode_fault_count},
     {hm_mla_prefill_faults, &hm_mla_prefill_fault_count},
+    {hm_indexer_faults, &hm_indexer_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

@@ -30,5 +30,7 @@ extern const hm_fault hm_sparse_mla_decode_faults[];
 extern const int hm_sparse_mla_decode_fault_count;
 extern const hm_fault hm_mla_prefill_faults[];
 extern const int hm_mla_prefill_fault_count;
+extern const hm_fault hm_indexer_faults[];
+extern const int hm_indexer_fault_count;
 
 #endif

@@ -1,6 +1,7 @@
 /* Requests whose last tokens are written now: positions, slots, lengths and blocks that belong together; some tokens are padding.
  * The cache holds keys of legal codes and scales. */
 #include <hallmark/indexer.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../../op/dtype.h"
@@ -38,6 +39,17 @@ static int64_t length_of(const hm_indexer_args *a, int64_t b) {
     int64_t n = t->ndim == 2 ? hm_inputs_get(t, (b + 1) * t->shape[1] - 1) : hm_inputs_get(t, b);
     int64_t most = a->kv_cache.shape[1] * a->block_tables.shape[1];
     return n < 0 ? 0 : n > most ? most : n;
+}
+
+/* Requests share no block as long as there are enough. */
+static void put_blocks(const hm_case_spec *spec, const hm_indexer_args *a, const hm_tensor *t) {
+    int64_t B = a->kv_cache.shape[1], n = a->kv_cache.shape[0], *order = malloc((size_t)(n + 1) * sizeof *order);
+    if (order) hm_inputs_permutation(spec, "block_tables", n, order);
+    for (int64_t i = 0; order && i < hm_tensor_elements(t); i++) {
+        int64_t used = B ? (length_of(a, i / t->shape[1]) + B - 1) / B : 0;
+        hm_inputs_put(t, i, i % t->shape[1] < used && n > 0 ? order[i % n] : HM_INPUTS_POISON);
+    }
+    free(order);
 }
 
 static void put_cache(const hm_case_spec *spec, const hm_indexer_args *a, const hm_tensor *t) {
@@ -80,10 +92,7 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
         return true;
     }
     if (!strcmp(name, "block_tables")) {
-        int64_t B = sound ? a->kv_cache.shape[1] : 0;
-        for (int64_t b = 0; sound && b < t->shape[0]; b++) {
-            hm_inputs_put_blocks(spec, name, t, b, B ? (length_of(a, b) + B - 1) / B : 0, a->kv_cache.shape[0]);
-        }
+        if (sound) put_blocks(spec, a, t);
         return true;
     }
     if (!strcmp(name, "positions") && t->dtype == HM_I64 && t->ndim == 1 && a->cos_sin_cache.ndim == 2) {

@@ -28,5 +28,7 @@ extern const hm_variant hm_sparse_mla_decode_variants[];
 extern const int hm_sparse_mla_decode_variant_count;
 extern const hm_variant hm_mla_prefill_variants[];
 extern const int hm_mla_prefill_variant_count;
+extern const hm_variant hm_indexer_variants[];
+extern const int hm_indexer_variant_count;
 
 #endif

@@ -27,6 +27,7 @@ static const struct {
     {hm_concat_and_cache_mla_variants, &hm_concat_and_cache_mla_variant_count},
     {hm_sparse_mla_decode_variants, &hm_sparse_mla_decode_variant_count},
     {hm_mla_prefill_variants, &hm_mla_prefill_variant_count},
+    {hm_indexer_variants, &hm_indexer_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
