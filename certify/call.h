@@ -49,6 +49,8 @@ void hm_call_free(hm_call *call);
 
 /* Puts inputs, poison and canaries back as they were, so that the call can be run again. */
 void hm_call_reset(hm_call *call);
+/* The same, only faster, where hm_call_effects has just said that nothing but outputs changed. false: no memory. */
+bool hm_call_reset_outputs(hm_call *call);
 
 /* Effects with zero tolerance. Returns "ok", or a sentence in text: an input changed, bytes written outside an output's
  * elements (guard zone or stride gap), or, if untouched, any byte changed at all (for calls that must fail). true if
