@@ -33,15 +33,7 @@ static bool allocate(hm_call *call, int group, const placement *p) {
     if (low > high) return true;
     int64_t padded = (high - low + 63) / 64 * 64, pages = (padded + page - 1) / page * page + (padded == 0) * page;
     hm_buffer *b = &call->buffer[call->nbuffers++];
-    b->size = 2 * HM_GUARD + (size_t)pages;
-    b->base = MAP_FAILED;
-    b->fd = memfd_create("hallmark", MFD_CLOEXEC);
-    if (b->fd >= 0 && !ftruncate(b->fd, (off_t)b->size))
-        b->base = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, b->fd, 0);
-    if (b->base == MAP_FAILED) {
-        b->base = NULL;
-        return false;
-    }
+    if (!hm_buffer_open(b, 2 * HM_GUARD + (size_t)pages)) return false;
     for (int i = 0; i < call->op->nargs; i++) {
         if (p->group[i] != group) continue;
         call->buffer_of[i] = call->nbuffers - 1;
@@ -372,10 +364,7 @@ hm_status hm_call_from_args(const hm_op_info *op, const void *args, const char *
 
 void hm_call_free(hm_call *call) {
     if (!call) return;
-    for (int b = 0; b < call->nbuffers; b++) {
-        if (call->buffer[b].base) munmap(call->buffer[b].base, call->buffer[b].size);
-        if (call->buffer[b].fd >= 0) close(call->buffer[b].fd);
-    }
+    for (int b = 0; b < call->nbuffers; b++) hm_buffer_close(&call->buffer[b]);
     for (int i = 0; call->golden_args && i < call->op->nargs; i++) {
         void *copy = hm_arg_tensor(call->op, call->golden_args, i)->data;
         if (!hm_is_input(call->op, i) || call->buffer_of[i] < 0 || copy == call->tensor[i].data) continue;

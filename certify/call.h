@@ -3,21 +3,11 @@
 #ifndef HM_CALL_H
 #define HM_CALL_H
 
+#include "buffer.h"
 #include "case.h"
 
 #define HM_GUARD ((size_t)65536) /* bytes of guard zone on either side of every buffer */
 #define HM_POISON 0x7B           /* outputs are pre-filled with this byte: 1.3e36 in bf16 and f32, 61280 in f16 */
-
-/* One allocation. Arguments that alias share one. Layout: guard zone, slack, extent, guard zone. The guard zones are
- * whole pages, so that a worker may leave them unmapped; the extent starts at a multiple of 64 bytes and ends less than
- * 64 bytes before the second guard zone, so that an overrun hits it at once. Everything that is no element holds a
- * canary pattern. */
-typedef struct {
-    int fd;                     /* memfd behind it, shared with a plug-in's worker */
-    unsigned char *base;        /* start of the first guard zone */
-    size_t size;                /* guards included; multiple of the page size */
-    size_t offset[HM_MAX_ARGS]; /* of argument i's element 0 from base, where buffer_of[i] is this buffer */
-} hm_buffer;
 
 typedef struct {
     const hm_op_info *op;
@@ -59,6 +49,8 @@ void hm_call_free(hm_call *call);
 
 /* Puts inputs, poison and canaries back as they were, so that the call can be run again. */
 void hm_call_reset(hm_call *call);
+/* The same, only faster, where hm_call_effects has just said that nothing but outputs changed. false: no memory. */
+bool hm_call_reset_outputs(hm_call *call);
 
 /* Effects with zero tolerance. Returns "ok", or a sentence in text: an input changed, bytes written outside an output's
  * elements (guard zone or stride gap), or, if untouched, any byte changed at all (for calls that must fail). true if

@@ -70,6 +70,27 @@ bool hm_call_fill(const hm_call *call, hm_moment when) {
 
 void hm_call_reset(hm_call *call) { hm_call_fill(call, HM_PRISTINE); }
 
+bool hm_call_reset_outputs(hm_call *call) {
+    for (int b = 0; b < call->nbuffers; b++) {
+        hm_survey s;
+        bool written = false;
+        for (int i = 0; i < call->op->nargs; i++) written |= call->buffer_of[i] == b && hm_is_output(call->op, i);
+        if (!written) continue;
+        if (!hm_survey_make(call, b, &s)) return false;
+        for (int k = 0; k < s.layouts; k++) {
+            const hm_layout *l = &s.layout[k];
+            for (int64_t r = 0; hm_is_output(call->op, l->arg) && r < l->count; r++) {
+                int64_t end = l->runs[r].start + l->bytes;
+                for (int64_t from = l->runs[r].start; from < end; from += HM_WINDOW)
+                    expected(&s, (hm_window){from, end - from < HM_WINDOW ? end : from + HM_WINDOW}, HM_PRISTINE,
+                             s.buffer->base + from);
+            }
+        }
+        hm_survey_free(&s);
+    }
+    return true;
+}
+
 /* "[1,752]" */
 static void put_index(const hm_tensor *t, int64_t index, char *text, size_t size) {
     int64_t at[4];
@@ -128,10 +149,25 @@ static void describe(const hm_survey *s, int64_t position, int64_t bytes, bool u
     else snprintf(text, size, "%s: %" PRId64 " byte%s changed around it", name, bytes, plural);
 }
 
+/* Is there no element in the window, and is its canary whole? */
+static bool is_canary(const hm_survey *s, hm_window w, const unsigned char *have) {
+    for (int i = 0; i < s->layouts; i++) {
+        int64_t r = hm_first_run(&s->layout[i], w.from);
+        if (r < s->layout[i].count && s->layout[i].runs[r].start < w.to) return false;
+    }
+    for (int64_t from = w.from; from < w.to;) {
+        int64_t some = w.to - from < CANARY_PERIOD ? w.to - from : CANARY_PERIOD;
+        if (memcmp(have + (from - w.from), canary + from % CANARY_PERIOD, (size_t)some)) return false;
+        from += some;
+    }
+    return true;
+}
+
 /* Bytes of the window that are not as they have to be; *first gets the position of the lowest. */
 static int64_t count_changes(const hm_survey *s, hm_window w, hm_moment when, int64_t *first) {
     unsigned char want[HM_WINDOW];
     const unsigned char *have = s->buffer->base + w.from;
+    if (is_canary(s, w, have)) return 0;
     expected(s, w, when, want);
     int64_t n = 0, length = w.to - w.from;
     if (!memcmp(want, have, (size_t)length)) return 0;

@@ -1,7 +1,6 @@
 #include "judge.h"
 
 #include <ctype.h>
-#include <jansson.h>
 #include <math.h>
 #include <omp.h>
 #include <pthread.h>
@@ -32,42 +31,72 @@ static void conclude(hm_verdict *v, hm_outcome outcome, const char *format, ...)
 
 /* ---- the kill matrix ------------------------------------------------------------------------- */
 
-/* data/cases/kills.json as {"canonical line without its seed": ["fault", ...]}. NULL: there is none. */
-static json_t *kills;
+/* data/cases/kills.json, {"canonical line": ["fault", ...], ...}, is read where it lies: a line of text a case, as
+ * hm_kills_json writes it. They are found by a hash of the case line without its seed; lines that differ in their seed
+ * count together. */
+typedef struct {
+    uint64_t hash;
+    const char *text; /* behind the quote that opens the case line */
+} kill_line;
+static kill_line *kills; /* ascending by hash. NULL: there are none */
+static size_t kill_lines;
 
-static void seedless(const char *line, char to[HM_CASE_MAX]) {
-    snprintf(to, HM_CASE_MAX, "%s", line);
+static void seedless(const char *line, size_t length, char to[HM_CASE_MAX]) {
+    snprintf(to, HM_CASE_MAX, "%.*s", (int)length, line);
     char *seed = strstr(to, " seed=");
     if (!seed) return;
     const char *rest = seed + 1 + strcspn(seed + 1, " ");
     memmove(seed, rest, strlen(rest) + 1);
 }
 
+static uint64_t hash_of(const char *key) { return XXH3_64bits(key, strlen(key)); }
+
+static int by_hash(const void *a, const void *b) {
+    const kill_line *p = a, *q = b;
+    return (p->hash > q->hash) - (p->hash < q->hash);
+}
+
 static void load_kills(void) {
+    char key[HM_CASE_MAX];
     for (int i = 0; i < hm_embedded_count; i++) {
         if (strcmp(hm_embedded[i].name, "kills.json")) continue;
-        json_t *all = json_loadb(hm_embedded[i].data, hm_embedded[i].size, 0, NULL), *value;
-        const char *line;
-        char key[HM_CASE_MAX];
-        kills = json_object();
-        json_object_foreach(all, line, value) {
-            seedless(line, key);
-            json_t *known = json_object_get(kills, key);
-            if (known) json_array_extend(known, value);
-            else json_object_set(kills, key, value);
+        const char *text = hm_embedded[i].data, *at;
+        for (at = text; (at = strstr(at, "\n\"")); at += 2) kill_lines++;
+        kills = calloc(kill_lines + 1, sizeof *kills);
+        if (!kills) return;
+        kill_line *to = kills;
+        for (at = text; (at = strstr(at, "\n\"")); to++) {
+            at += 2;
+            seedless(at, strcspn(at, "\""), key);
+            *to = (kill_line){hash_of(key), at};
         }
-        json_decref(all);
+        qsort(kills, kill_lines, sizeof *kills, by_hash);
     }
 }
 
 /* How many faults the case is known to kill; -1 if the matrix does not know the case. */
 static int known_kills(const hm_call *call) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    char key[HM_CASE_MAX];
+    char key[HM_CASE_MAX], other[HM_CASE_MAX];
+    if (!call->from_case) return -1;
     pthread_once(&once, load_kills);
-    seedless(call->name, key);
-    const json_t *row = kills && call->from_case ? json_object_get(kills, key) : NULL;
-    return json_is_array(row) ? (int)json_array_size(row) : -1;
+    seedless(call->name, strlen(call->name), key);
+    uint64_t hash = hash_of(key);
+    size_t low = 0, high = kills ? kill_lines : 0;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (kills[mid].hash < hash) low = mid + 1;
+        else high = mid;
+    }
+    int faults = -1;
+    for (; kills && low < kill_lines && kills[low].hash == hash; low++) {
+        const char *end = kills[low].text + strcspn(kills[low].text, "\"");
+        seedless(kills[low].text, (size_t)(end - kills[low].text), other);
+        if (strcmp(key, other)) continue;
+        if (faults < 0) faults = 0;
+        for (end++; *end && *end != ']'; end++) faults += *end == '"';
+    }
+    return faults > 0 ? faults / 2 : faults; /* two quotes a name */
 }
 
 /* ---- calls that must fail -------------------------------------------------------------------- */

@@ -221,6 +221,7 @@ static void plugin_run(hm_impl *self, hm_call *call, const void *args, hm_run *r
     for (int b = 0; b < call->nbuffers; b++) {
         fds[b] = call->buffer[b].fd;
         r.buffer_size[b] = call->buffer[b].size;
+        call->buffer[b].shared = true;
     }
     if (!p->pid && !restart_worker(p, self->sha256, run->error, sizeof run->error)) return;
     if (!hm_worker_send(p->fd, &r, sizeof r, fds, r.nbuffers)) {

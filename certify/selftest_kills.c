@@ -42,11 +42,20 @@ static bool allclose(const double *got, const double *want, int64_t n) {
 
 /* ---- one case ---- */
 
+/* What was found out about outputs with these bits. */
+typedef struct {
+    uint64_t hash;
+    int64_t outside;
+    bool caught;
+} finding;
+
 typedef struct {
     hm_call *call;
     hm_truth truth;
-    double *ref; /* its outputs; NULL where the call has to fail */
-    bool refused;
+    double *ref;           /* its outputs; NULL where the call has to fail */
+    bool refused, changed; /* changed: more than the outputs, since the last reset */
+    finding *found;        /* many faults do the same, or nothing, on a case */
+    int nfound;
 } subject;
 
 typedef struct {
@@ -70,23 +79,34 @@ static bool is_not_invariant(const hm_fault *fault, hm_call *call) {
     return !same;
 }
 
+static finding look_at(subject *s, uint64_t hash) {
+    for (int i = 0; i < s->nfound; i++)
+        if (s->found[i].hash == hash) return s->found[i];
+    double *got = outputs_of(s->call, s->truth.elements);
+    finding f = {hash, hm_truth_outside(&s->truth, s->call), !got || !allclose(got, s->ref, s->truth.elements)};
+    free(got);
+    finding *grown = realloc(s->found, ((size_t)s->nfound + 1) * sizeof *grown);
+    if (grown) s->found = grown, s->found[s->nfound++] = f;
+    return f;
+}
+
 static outcome try(const hm_fault *fault, subject *s) {
     outcome o = {0};
     char effects[512];
     hm_run run = {.state = HM_RAN};
-    hm_call_reset(s->call);
+    if (s->changed || !hm_call_reset_outputs(s->call)) hm_call_reset(s->call);
     run.status = fault->run(fault->variation, hm_call_args(s->call), run.written);
     bool ok = run.status == HM_OK, clean = hm_call_effects(s->call, s->refused || !ok, effects, sizeof effects);
+    uint64_t outputs = s->refused ? 0 : hm_truth_hash(s->call);
+    s->changed = !clean;
     o.killed = s->refused ? ok || !clean : !ok || !clean || wrote_another_dtype(s->call, &run);
-    o.bits = XXH3_64bits_withSeed(&run, sizeof run.state + sizeof run.status, s->refused ? 0 : hm_truth_hash(s->call));
+    o.bits = XXH3_64bits_withSeed(&run, sizeof run.state + sizeof run.status, outputs);
     o.bits =
         XXH3_64bits_withSeed(run.written, sizeof run.written, XXH3_64bits_withSeed(effects, strlen(effects), o.bits));
     if (s->refused) return o;
-    if (ok) o.outside = hm_truth_outside(&s->truth, s->call);
+    finding f = ok ? look_at(s, outputs) : (finding){.caught = true};
+    o.outside = f.outside, o.caught = f.caught;
     if (o.outside) o.killed = true;
-    double *got = outputs_of(s->call, s->truth.elements);
-    o.caught = !ok || !got || !allclose(got, s->ref, s->truth.elements);
-    free(got);
     if (fault->needs_invariance && ok && !o.killed) o.killed = is_not_invariant(fault, s->call);
     o.caught = o.caught && o.killed;
     return o;
@@ -97,7 +117,7 @@ static hm_class required_class(const hm_op_info *op) { return hm_class_named(op-
 /* ref runs first: for allclose, and because a case on which ref is outside says nothing about a fault. */
 static hm_status prepare(const hm_case_spec *spec, subject *s, bool *bad) {
     char why[256];
-    *s = (subject){0};
+    *s = (subject){.changed = true};
     hm_status status = hm_call_from_case(spec, &s->call, why, sizeof why);
     if (status) return status;
     s->refused = s->call->op->check(hm_call_args(s->call)) != HM_OK;
@@ -113,6 +133,7 @@ static hm_status prepare(const hm_case_spec *spec, subject *s, bool *bad) {
 
 static void dispose(subject *s) {
     hm_truth_free(&s->truth);
+    free(s->found);
     free(s->ref);
     hm_call_free(s->call);
 }
@@ -173,6 +194,34 @@ static void find_smallest(hm_kills *kills) {
     }
 }
 
+/* Large cases last where the first kill is enough, and first where all are tried, so that no thread is left with them.
+ */
+typedef struct {
+    int64_t size;
+    int index;
+} place;
+
+static int larger_first(const void *a, const void *b) {
+    const place *p = a, *q = b;
+    return p->size != q->size ? (p->size < q->size) - (p->size > q->size)
+                              : (p->index > q->index) - (p->index < q->index);
+}
+
+static place *order_of(const hm_case_list *cases) {
+    place *order = calloc((size_t)cases->n + 1, sizeof *order);
+    for (int i = 0; order && i < cases->n; i++) {
+        const hm_case_spec *spec = &cases->spec[i];
+        order[i].index = i;
+        for (int a = 0; a < spec->op->nargs && spec->expect == HM_OK; a++) {
+            int64_t n = spec->dtype[a] != HM_DTYPE_NONE && !spec->op->args[a].rows_named_by;
+            for (int d = 0; d < spec->ndim[a]; d++) n *= spec->shape[a][d];
+            order[i].size += n;
+        }
+    }
+    if (order) qsort(order, (size_t)cases->n, sizeof *order, larger_first);
+    return order;
+}
+
 hm_status hm_kills_run(const hm_case_list *cases, const hm_selftest_options *options, hm_kills *kills) {
     int faults = hm_fault_count(), n = cases->n;
     hm_status status = HM_OK;
@@ -186,9 +235,12 @@ hm_status hm_kills_run(const hm_case_list *cases, const hm_selftest_options *opt
         if (!kills->row[i].killed) return HM_NO_MEMORY;
     }
     int threads = options->threads > 0 ? options->threads : omp_get_max_threads();
+    place *order = order_of(cases);
+    if (!order) return HM_NO_MEMORY;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int i = 0; i < n; i++) {
+    for (int k = 0; k < n; k++) {
         bool skip;
+        int i = order[options->first_kill ? n - 1 - k : k].index;
 #pragma omp atomic read
         skip = stopped;
         if (skip) continue;
@@ -199,6 +251,7 @@ hm_status hm_kills_run(const hm_case_list *cases, const hm_selftest_options *opt
             if (mine || (options->step && !options->step(options->context, cases->spec[i].line))) stopped = true;
         }
     }
+    free(order);
     kills->stopped = stopped;
     find_smallest(kills);
     return status;

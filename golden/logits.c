@@ -81,9 +81,25 @@ HM_DISPATCH(losses, (const double *q, const double *k, int64_t n, double U, doub
             losses_body, (q, k, n, U, positive, negative))
 
 static double floor_power(double v) { /* 2^floor(log2 v), v > 0 normal */
-    int exponent;
-    frexp(v, &exponent);
-    return ldexp(1, exponent - 1);
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    bits &= UINT64_C(0x7FF0000000000000);
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+/* A class, and how far its chains of additions carry: relative to the sum of magnitudes of a score, and of the heads.
+ */
+typedef struct {
+    hm_class class;
+    double of_score, of_sum;
+} arithmetic;
+
+static arithmetic arithmetic_of(hm_class class, const hm_logits_call *c) {
+    int64_t chain = class == HM_WIDE ? 0 : hm_class_chain(class, c->head_dim);
+    double u = class == HM_WIDE ? 0x1p-53 : 0x1p-24;
+    return (arithmetic){class, hm_growth(u, 1, chain < c->head_dim ? chain : c->head_dim) - 1,
+                        hm_growth(u, 1, c->heads + 3) - 1};
 }
 
 typedef struct {
@@ -107,22 +123,20 @@ static void tensor_core(const hm_logits_call *c, const scratch *s, int64_t h, in
            A = plus > minus ? plus : minus;
     *low = *high = t;
     if (A == 0) return;
-    double U = ldexp(floor_power(A), -bits), up, down;
+    double U = floor_power(A) * (bits == 23 ? 0x1p-23 : 0x1p-13), up, down;
     int64_t k_min = bits == 23 ? 8 : 32, N = (c->head_dim + k_min - 1) / k_min;
     losses(s->q + h * c->head_dim, s->k, c->head_dim, U, &up, &down);
     double e = (bits == 23 ? 2 : 1) * (double)N * U;
     *low = t - up - e, *high = t + down + e;
 }
 
-static void score_interval(const hm_logits_call *c, const scratch *s, int64_t h, hm_class class) {
+static void score_interval(const hm_logits_call *c, const scratch *s, int64_t h, const arithmetic *a) {
     double t = s->sum[h];
     s->low[h] = s->high[h] = t;
-    if (class == HM_WIDE) return;
-    int64_t chain = hm_class_chain(class, c->head_dim);
-    double radius =
-        (hm_growth(0x1p-24, 1, chain < c->head_dim ? chain : c->head_dim) - 1) * s->magnitude[h] * (1 + 0x1p-30);
+    if (a->class == HM_WIDE) return;
+    double radius = a->of_score * s->magnitude[h] * (1 + 0x1p-30);
     s->low[h] = t - radius, s->high[h] = t + radius;
-    for (int bits = 23; bits >= 13 && class >= (bits == 23 ? HM_TC23 : HM_TC13); bits -= 10) {
+    for (int bits = 23; bits >= 13 && a->class >= (bits == 23 ? HM_TC23 : HM_TC13); bits -= 10) {
         double low, high;
         tensor_core(c, s, h, bits, &low, &high);
         s->low[h] = low < s->low[h] ? low : s->low[h], s->high[h] = high > s->high[h] ? high : s->high[h];
@@ -164,12 +178,12 @@ static double to_f32(two a) {
 
 static double relu(double v) { return v > 0 ? v : 0; }
 
-static logit judge(const hm_logits_call *c, const scratch *s, double scale, hm_class class) {
+static logit judge(const hm_logits_call *c, const scratch *s, double scale, const arithmetic *of) {
     two exact = {0, 0}, low = {0, 0}, high = {0, 0};
     double most = 0, largest_weight = 0, largest_score = 0;
-    bool f32 = class != HM_WIDE, subnormal = f32 && fabs(scale) < 0x1p-126;
+    bool f32 = of->class != HM_WIDE, subnormal = f32 && fabs(scale) < 0x1p-126;
     for (int64_t h = 0; h < c->heads; h++) {
-        score_interval(c, s, h, class);
+        score_interval(c, s, h, of);
         double w = s->weight[h], a = relu(s->low[h]), b = relu(s->high[h]);
         exact = add_product(exact, w, relu(s->sum[h]));
         double ends[2] = {w < 0 ? b : a, w < 0 ? a : b};
@@ -181,8 +195,7 @@ static logit judge(const hm_logits_call *c, const scratch *s, double scale, hm_c
     }
     two e = scaled(exact, scale);
     logit r = {.ideal = to_f32(e), .exact = e.hi, .exact_rest = e.lo};
-    double growth = hm_growth(f32 ? 0x1p-24 : 0x1p-53, 1, c->heads + 3) - 1, grown = fabs(scale) > 1 ? fabs(scale) : 1;
-    double radius = (growth + 0x1p-50) * most * fabs(scale);
+    double grown = fabs(scale) > 1 ? fabs(scale) : 1, radius = (of->of_sum + 0x1p-50) * most * fabs(scale);
     if (f32) radius += (double)(2 * c->heads + 4) * 0x1p-126 * grown * (largest_weight > 1 ? largest_weight : 1);
     radius *= 1 + 0x1p-30;
     double ends[2] = {low.hi * scale, high.hi * scale};
@@ -192,8 +205,8 @@ static logit judge(const hm_logits_call *c, const scratch *s, double scale, hm_c
     r.lo = hm_round_to(HM_F32, lo), r.hi = hm_round_to(HM_F32, hi);
     if (f32 && r.lo > 0 && r.lo < 0x1p-126) r.lo = 0; /* a subnormal result may be flushed */
     if (f32 && r.hi < 0 && r.hi > -0x1p-126) r.hi = 0;
-    if (class == HM_WIDE && r.ideal < r.lo) r.lo = r.ideal;
-    if (class == HM_WIDE && r.ideal > r.hi) r.hi = r.ideal;
+    if (!f32 && r.ideal < r.lo) r.lo = r.ideal;
+    if (!f32 && r.ideal > r.hi) r.hi = r.ideal;
     double bound = most * (1 + 0x1p-10), limit = 0x1.fffffep127;
     r.range_free =
         f32 && (bound > limit || bound * fabs(scale) > limit || largest_score * fabs(scale) * (1 + 0x1p-10) > limit);
@@ -226,7 +239,7 @@ static bool load_key(const context_t *c, int64_t row, int64_t key, scratch *s, d
     return finite;
 }
 
-static void judge_column(const context_t *c, int64_t row, int64_t i, int64_t shift, hm_class class, bool finite,
+static void judge_column(const context_t *c, int64_t row, int64_t i, int64_t shift, const arithmetic *of, bool finite,
                          scratch *s, hm_golden_row *out) {
     double scale;
     if (!load_key(c, row, i + shift, s, &scale) || !finite) {
@@ -234,7 +247,7 @@ static void judge_column(const context_t *c, int64_t row, int64_t i, int64_t shi
         return;
     }
     sums(s->q, s->k, c->call.heads, c->call.head_dim, s->sum, s->magnitude);
-    logit r = judge(&c->call, s, scale, class);
+    logit r = judge(&c->call, s, scale, of);
     out->lo[i] = r.lo, out->hi[i] = r.hi;
     if (r.range_free) out->flags[i] = HM_GOLD_RANGE_FREE;
     if (out->ideal) out->ideal[i] = r.ideal;
@@ -246,6 +259,7 @@ hm_status hm_logits_golden_row(const void *context, int arg, int64_t row, hm_cla
     (void)arg, (void)tier; /* one output; two doubles decide everything */
     const context_t *c = context;
     int64_t first, end, shift, work = c->call.width * c->call.heads * c->call.head_dim;
+    arithmetic of = arithmetic_of(class, &c->call);
     int failed = 0;
     hm_logits_columns_of(&c->call, row, &first, &end, &shift);
 #pragma omp parallel reduction(+ : failed) if (work > 1 << 24) /* one long row; many rows are shared out by the judge */
@@ -260,7 +274,7 @@ hm_status hm_logits_golden_row(const void *context, int arg, int64_t row, hm_cla
             out->flags[i] = !inside && c->call.outside == HM_LOGITS_LEAVE ? HM_GOLD_UNSPECIFIED : 0;
             if (out->ideal) out->ideal[i] = -INFINITY;
             if (out->exact) out->exact[i] = -INFINITY;
-            if (inside && made) judge_column(c, row, i, shift, class, finite, &s, out);
+            if (inside && made) judge_column(c, row, i, shift, &of, finite, &s, out);
         }
         if (made) free(s.block);
     }
@@ -279,7 +293,8 @@ double hm_logits_golden_distance(const void *context, int arg, int64_t row, int6
         load_query(c, row, &s) && index >= first && index < end && load_key(c, row, index + shift, &s, &scale);
     if (finite) {
         sums(s.q, s.k, c->call.heads, c->call.head_dim, s.sum, s.magnitude);
-        logit r = judge(&c->call, &s, scale, HM_WIDE);
+        arithmetic of = arithmetic_of(HM_WIDE, &c->call);
+        logit r = judge(&c->call, &s, scale, &of);
         d = fabs((got - r.exact) - r.exact_rest) / hm_ulp(HM_F32, r.exact);
     }
     free(s.block);

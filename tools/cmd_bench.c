@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "../certify/embedded.h"
+#include "../certify/rows.h"
+#include "../op/check.h"
 #include "cli.h"
 
 enum { MAX_RUNS = 1000, MIN_RUNS = 5, GOLDEN_RUNS = 3, MAX_CASES = 256 };
@@ -107,33 +109,71 @@ static void grow_copy(session *s, size_t bytes) {
     s->copy_size = bytes;
 }
 
-/* Seconds of golden and verdict over one output, against the same call's ref: what certifying costs. */
-static double golden_ratio(const session *s, hm_call *call) {
+/* Golden of every output of a call that has run, for the class that is required. */
+static void run_golden(const hm_call *call, hm_class class) {
+    hm_golden *golden;
+    hm_status status = hm_golden_open(call->op, call->golden_args, 0, &golden);
+    if (status) hm_die(HM_EXIT_INTERNAL, "golden: %s", hm_status_name(status));
+    for (int pass = 0; pass < 2; pass++)
+        for (int i = 0; i < call->op->nargs; i++) {
+            const hm_tensor *t = hm_arg_tensor(call->op, call->args, i);
+            if (call->op->args[i].direction == HM_IN || t->dtype == HM_DTYPE_NONE) continue;
+            int64_t rows = hm_row_count(t), n = hm_row_length(t);
+            int bad = pass == 0 ? hm_golden_observe(golden, i, t, 0) != HM_OK : 0;
+            if (pass == 1 && n > 0) {
+#pragma omp parallel num_threads(rows < omp_get_max_threads() ? (int)rows + (rows == 0) : omp_get_max_threads()) \
+    reduction(+ : bad)
+                {
+                    hm_row r;
+                    bool made = hm_row_make(&r, n);
+                    bad += !made;
+#pragma omp for schedule(static, 4)
+                    for (int64_t row = 0; row < rows; row++) {
+                        r.gold.nparts = 0;
+                        if (made) bad += hm_golden_row_get(golden, i, row, class, HM_TIER_TWO, &r.gold) != 0;
+                    }
+                    if (made) hm_row_free(&r);
+                }
+            }
+            if (bad) hm_die(HM_EXIT_INTERNAL, "golden failed on %s", call->op->args[i].name);
+        }
+    hm_golden_close(golden);
+}
+
+typedef struct {
+    double ref, golden, judge; /* seconds; 0: not asked for */
+} truth_times;
+
+/* What certifying costs: golden alone, and golden with the verdict (all classes that it asks for), beside ref. */
+static truth_times time_golden(const session *s, hm_call *call) {
     char why[256];
     hm_impl *ref = hm_impl_open("ref", HM_TIMEOUT, why, sizeof why);
     if (!ref) hm_die(HM_EXIT_INTERNAL, "%s", why);
     hm_judge_options judge = hm_run_judge_options(&s->options->run, call->op);
-    double run_time[GOLDEN_RUNS], judge_time[GOLDEN_RUNS];
+    hm_class class = judge.required == HM_CLASS_NONE ? hm_class_named(call->op->class_required) : judge.required;
+    double run_time[GOLDEN_RUNS], golden_time[GOLDEN_RUNS], judge_time[GOLDEN_RUNS];
     for (int i = 0; i < GOLDEN_RUNS; i++) {
         hm_run run;
         hm_verdict v;
         hm_call_reset(call);
         double start = hm_seconds();
         ref->run(ref, call, call->args, &run);
-        double between = hm_seconds();
+        double ran = hm_seconds();
+        run_golden(call, class);
+        double known = hm_seconds();
         hm_judge_outputs(call, &run, &judge, &v);
-        run_time[i] = between - start;
-        judge_time[i] = hm_seconds() - between;
+        run_time[i] = ran - start, golden_time[i] = known - ran, judge_time[i] = hm_seconds() - known;
     }
     hm_impl_close(ref);
-    return timing_of(judge_time, GOLDEN_RUNS).median / timing_of(run_time, GOLDEN_RUNS).median;
+    return (truth_times){timing_of(run_time, GOLDEN_RUNS).median, timing_of(golden_time, GOLDEN_RUNS).median,
+                         timing_of(judge_time, GOLDEN_RUNS).median};
 }
 
 /* ---- one case -----------------------------------------------------------------------------------------------------
  */
 
 static void print_row(session *s, const hm_call *call, const char *line, size_t bytes, timing op, timing copy,
-                      double ratio) {
+                      truth_times truth) {
     double speed = (double)bytes / op.median * 1e-9, ceiling = (double)bytes / copy.median * 1e-9;
     if (s->options->json) {
         json_t *j =
@@ -141,7 +181,11 @@ static void print_row(session *s, const hm_call *call, const char *line, size_t 
                       call->name, "impl", s->impl->name, "threads", omp_get_max_threads(), "runs", op.runs, "bytes",
                       (json_int_t)bytes, "seconds_q1", op.q1, "seconds_median", op.median, "seconds_q3", op.q3,
                       "gb_per_s", speed, "copy_gb_per_s", ceiling, "share", speed / ceiling);
-        if (ratio > 0) json_object_set_new(j, "golden_and_verdict_per_ref", json_real(ratio));
+        if (truth.judge > 0) {
+            json_object_set_new(j, "golden_seconds", json_real(truth.golden));
+            json_object_set_new(j, "golden_and_verdict_seconds", json_real(truth.judge));
+            json_object_set_new(j, "golden_and_verdict_per_ref", json_real(truth.judge / truth.ref));
+        }
         char *text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(6));
         if (!text) hm_die(HM_EXIT_INTERNAL, "out of memory");
         puts(text);
@@ -149,8 +193,10 @@ static void print_row(session *s, const hm_call *call, const char *line, size_t 
         json_decref(j);
         return;
     }
-    char golden[32] = "";
-    if (ratio > 0) snprintf(golden, sizeof golden, "\t%.1fx", ratio);
+    char golden[96] = "";
+    if (truth.judge > 0)
+        snprintf(golden, sizeof golden, "\t%.3g\t%.3g\t%.1fx", 1e3 * truth.golden, 1e3 * truth.judge,
+                 truth.judge / truth.ref);
     hm_table_row(s->table, "%.1f\t%.1f..%.1f\t%.2f\t%.2f\t%.0f %%\t%d%s\t%s", 1e6 * op.median, 1e6 * op.q1, 1e6 * op.q3,
                  speed, ceiling, 100 * speed / ceiling, op.runs, golden, line);
 }
@@ -201,8 +247,8 @@ static void bench_case(session *s, const char *line) {
             copy_time[runs] = time_copy(s, bytes / 2);
         }
         if (!hm_interrupted()) {
-            double ratio = s->options->golden ? golden_ratio(s, call) : 0;
-            print_row(s, call, line, bytes, timing_of(op_time, runs), timing_of(copy_time, runs), ratio);
+            truth_times truth = s->options->golden ? time_golden(s, call) : (truth_times){0};
+            print_row(s, call, line, bytes, timing_of(op_time, runs), timing_of(copy_time, runs), truth);
             s->timed++;
         }
     }
@@ -277,7 +323,8 @@ int hm_cmd_bench(int argc, char **argv) {
         {"case", KEY_CASE, "LINE", 0, "Only this case; may be given several times", 0},
         {"seconds", KEY_SECONDS, "S", 0, "Time to spend on each case (default 1)", 0},
         {"json", KEY_JSON, NULL, 0, "One JSON object a line", 0},
-        {"golden", KEY_GOLDEN, NULL, 0, "Also the time of golden and verdict, as a multiple of ref", 0},
+        {"golden", KEY_GOLDEN, NULL, 0,
+         "Also the time of golden alone and of golden and verdict, in ms, and the latter as a multiple of ref", 0},
         {0},
     };
     static const struct argp_child children[] = {{&hm_run_argp, 0, NULL, 0}, {0}};
@@ -294,8 +341,9 @@ int hm_cmd_bench(int argc, char **argv) {
     s.sweep_size = 2 * (l3 < least ? least : l3 > most ? most : l3);
     s.sweep = calloc(s.sweep_size, 1);
     if (!s.sweep) hm_die(HM_EXIT_INTERNAL, "no memory for the cache sweep");
-    s.table = hm_table_new(o.golden ? ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\t>golden\tcase"
-                                    : ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\tcase");
+    s.table = hm_table_new(
+        o.golden ? ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\t>golden ms\t>judge ms\t>per ref\tcase"
+                 : ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\tcase");
     s.progress = hm_progress_start("bench", o.ncases);
     if (!o.ncases) each_default(&s, count);
     for (int i = 0; i < o.ncases && !hm_interrupted(); i++) bench_case(&s, o.cases[i]);

@@ -70,6 +70,7 @@ static float paged_key(const walk *w, int64_t row, int64_t key, uint8_t *to) {
     if (w->v->key == KEY_FIRST_OF_BLOCK) offset = 0;
     if (w->v->key == KEY_OTHER_LAYOUT) c.layout = c.layout == HM_LAYOUT_NORMAL ? HM_LAYOUT_SHUFFLE : HM_LAYOUT_NORMAL;
     if (w->v->key == KEY_SHUFFLED_AT_64_ONLY && c.block_size != 64) c.layout = HM_LAYOUT_NORMAL;
+    if (w->v->key == KEY_ALWAYS_SHUFFLED) c.layout = HM_LAYOUT_SHUFFLE;
     int32_t block = (int32_t)index;
     if (w->v->key != KEY_TABLE_IGNORED)
         hm_fault_load_raw(table,

@@ -68,6 +68,7 @@ typedef struct {
         KEY_OF_REQUEST_0,
         KEY_OTHER_LAYOUT, /* paged from here on */
         KEY_SHUFFLED_AT_64_ONLY,
+        KEY_ALWAYS_SHUFFLED,
         KEY_ENTRIES,
         KEY_FIRST_OF_BLOCK,
         KEY_TABLE_IGNORED,

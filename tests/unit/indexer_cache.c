@@ -265,15 +265,16 @@ Test(indexer_cache, layouts_that_do_not_agree_are_caught_by_name) {
         {"other_layout", 1, 80, "normal", false},          {"other_layout", 64, 3, "normal", false},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        for (int reader = 0; reader < 2; reader++) {
-            char line[512], id[128], cache[64];
-            snprintf(cache, sizeof cache, "kv_cache=u8[%d,%d,132] layout=%s gen=index", rows[i].blocks,
-                     rows[i].block_size, rows[i].layout);
-            snprintf(id, sizeof id, "%s.%s", reader ? READER : WRITER, rows[i].fault);
-            snprintf(line, sizeof line,
-                     reader ? READER " cu_seq_lens=i32[3] block_table=i32[2,40] dst_k=u8[60,128] dst_scale=f32[60,1] %s"
-                            : WRITER " k=bf16[60,128] slot_mapping=i64[60] %s",
-                     cache);
+        for (int who = 0; who < 3; who++) {
+            static const char *const op[] = {WRITER, READER, "fp8_paged_mqa_logits"};
+            static const char *const rest[] = {
+                "k=bf16[60,128] slot_mapping=i64[60]",
+                "cu_seq_lens=i32[3] block_table=i32[2,40] dst_k=u8[60,128] dst_scale=f32[60,1]",
+                "q=f8e4m3[1,1,4,128] context_lens=i32[1] block_tables=i32[1,40] weights=f32[1,4] logits=f32[1,40]"};
+            char line[512], id[128];
+            snprintf(id, sizeof id, "%s.%s", op[who], rows[i].fault);
+            snprintf(line, sizeof line, "%s %s kv_cache=u8[%d,%d,132] layout=%s gen=index", op[who], rest[who],
+                     rows[i].blocks, rows[i].block_size, rows[i].layout);
             const hm_fault *fault = hm_fault_named(id);
             cr_assert_not_null(fault, "%s", id);
             cr_expect_eq(passes(fault, line), rows[i].passes, "%s: %s", id, line);
