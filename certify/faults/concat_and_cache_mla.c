@@ -306,6 +306,7 @@ static double scale_of(const walk *w, double amax, double *stored) {
     if (w->v->quant == QUANT_FLOOR_ON_AMAX) amax = amax > least ? amax : least;
     if (w->v->quant == QUANT_NO_FLOOR || w->v->quant == QUANT_FLOOR_ON_AMAX) least = 0;
     double r = hm_round_to(HM_F32, amax / D);
+    if (w->v->quant == QUANT_RECIPROCAL) r = hm_round_to(HM_F32, amax * hm_round_to(HM_F32, 1 / D));
     if (r < least) r = hm_round_to(HM_F32, least);
     double S = up ? power_up(r) : r;
     if (up && S > 0 && S < INFINITY) {
@@ -490,8 +491,8 @@ static void write_token(walk *w, int64_t slot, int64_t token) {
     if (w->v->effect == EFFECT_ONE_PAST) put(w, slot, w->c.entry, five);
 }
 
-/* A call that only what the fault overlooks is wrong with, completed: with slots of its own that are distinct, or with f32
- * taken for bf16. The status of every other call. */
+/* A call that only what the fault overlooks is wrong with, completed: with slots of its own that are distinct, or with
+ * f32 taken for bf16. The status of every other call. */
 static hm_status read_lenient(const variation_t *v, const hm_concat_and_cache_mla_args *args,
                               hm_concat_and_cache_mla_args *a, hm_mla_cache *c, int64_t slots[64]) {
     hm_status status = hm_concat_and_cache_mla_check(args);
@@ -672,8 +673,8 @@ const hm_fault hm_concat_and_cache_mla_faults[] = {
           .quant = QUANT_AMAX_SIGNED),
     FAULT("amax_with_rope", "", "", "the rope part takes part in the maxima", "latent elements alone",
           .quant = QUANT_AMAX_WITH_ROPE),
-    FAULT("reciprocal", "", "", "values are multiplied by the reciprocal of the scale", "divide: it is one rounding",
-          .quant = QUANT_RECIPROCAL),
+    FAULT("reciprocal", "", "", "the scale is the maximum times 1 / 448, and values are multiplied by its reciprocal",
+          "divide values: it is one rounding", .quant = QUANT_RECIPROCAL),
     FAULT("reciprocal_bf16", "", "", "the reciprocal of the scale is rounded to bf16", "divide",
           .quant = QUANT_RECIPROCAL_BF16),
     FAULT("multiplied", "H17", "vllm-xpu-kernels#475", "values are multiplied by the scale", "divide",
