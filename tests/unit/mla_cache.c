@@ -345,3 +345,93 @@ Test(mla_cache, mistakes_that_usual_shapes_hide) {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         cr_expect_eq(passes(rows[i].fault, rows[i].line), rows[i].passes, "%s: %s", rows[i].fault, rows[i].line);
 }
+
+/* ---- what a mismatch looks like: the numbers of docs/mla_cache.md ---- */
+
+typedef struct {
+    double error, gain; /* rms of (read - true) over rms of true; <read, true> / <true, true> */
+    int64_t nan;        /* left out of both */
+} seen;
+
+/* A writer, right (NULL) or not, on a case; the latent vectors that a reader then gets. */
+static seen read_back(const char *fault_name, const char *modes, hm_mla_dequant reader) {
+    char why[512], id[128], line[512];
+    hm_case_spec spec;
+    hm_call *call;
+    hm_dtype written[HM_MAX_ARGS];
+    hm_mla_cache c;
+    snprintf(line, sizeof line,
+             OP
+             " kv_c=bf16[256,512] k_pe=bf16[256,64] slot_mapping=i64[256] kv_cache=u8[5,64,656] format=fp8_ds_mla %s",
+             modes);
+    cr_assert_eq(hm_case_parse(line, &spec, why, sizeof why), HM_OK, "%s: %s", line, why);
+    cr_assert_eq(hm_call_from_case(&spec, &call, why, sizeof why), HM_OK, "%s", why);
+    const hm_concat_and_cache_mla_args *a = call->args;
+    if (fault_name) {
+        snprintf(id, sizeof id, OP ".%s", fault_name);
+        const hm_fault *fault = hm_fault_named(id);
+        cr_assert_not_null(fault, "%s", id);
+        cr_assert_eq(fault->run(fault->variation, a, written), HM_OK);
+    } else cr_assert_eq(hm_concat_and_cache_mla_ref(a), HM_OK);
+    cr_assert_eq(hm_mla_cache_read(OP, &a->kv_cache, a->format, &c), HM_OK);
+    double errors = 0, squares = 0, products = 0;
+    seen s = {0};
+    for (int64_t n = 0; n < 256; n++) {
+        int64_t slot = ((const int64_t *)a->slot_mapping.data)[n];
+        for (int64_t d = 0; slot >= 0 && d < 512; d++) {
+            const unsigned char *row = hm_mla_row(&c, slot);
+            double x = hm_load(HM_BF16, (const uint16_t *)a->kv_c.data + n * 512 + d),
+                   y = hm_mla_dequantised(reader, row[d], hm_mla_scale_of(row, d / 128));
+            if (isnan(y)) {
+                s.nan++;
+                continue;
+            }
+            errors += (y - x) * (y - x), squares += x * x, products += x * y;
+        }
+    }
+    hm_call_free(call);
+    s.error = sqrt(errors / squares), s.gain = products / squares;
+    return s;
+}
+
+#define F32 HM_MLA_DEQUANT_F32
+#define SM90 HM_MLA_DEQUANT_SM90
+#define SM100 HM_MLA_DEQUANT_SM100
+Test(mla_cache, what_a_mismatch_looks_like) {
+    static const struct {
+        const char *fault, *scale;
+        hm_mla_dequant reader;
+        struct {
+            double error, gain;
+        } normal, heavy;
+    } rows[] = {
+        {NULL, "f32", F32, {0.02584, 0.9995}, {0.004606, 1.000}},
+        {NULL, "f32", SM90, {0.02590, 0.9995}, {0.004806, 1.000}},
+        {NULL, "f32", SM100, {0.3482, 0.6631}, {0.3634, 0.6716}},
+        {NULL, "pow2", F32, {0.02672, 0.9990}, {0.02489, 0.9956}},
+        {NULL, "pow2", SM90, {0.02672, 0.9990}, {0.02489, 0.9956}},
+        {NULL, "pow2", SM100, {0.02672, 0.9990}, {0.02489, 0.9956}},
+        {"scale_not_the_one_used", "f32", F32, {0.3676, 1.324}, {0.4618, 1.342}},
+        {"scale_not_the_one_used", "pow2", F32, {0.2526, 0.7659}, {0.2732, 0.7785}},
+        {"power_down", "pow2", F32, {0.1364, 0.9313}, {0.3601, 0.6775}},
+        {"nearest_power", "pow2", F32, {0.03595, 0.9956}, {0.08735, 0.9556}},
+        {"scales_rotated", "f32", F32, {0.1705, 1.007}, {1.474, 0.06655}},
+        {"one_tile", "f32", F32, {0.02631, 0.9994}, {0.005885, 1.000}},
+        {"scale_1", "f32", F32, {0.02672, 0.9990}, {0.8893, 0.1335}},
+        {"divisor_224", "f32", F32, {0.02584, 0.9995}, {0.004606, 1.000}},
+        {"truncated", "f32", F32, {0.05094, 0.9571}, {0.04837, 0.9669}},
+        {"fnuz", "f32", F32, {1.000, 1.999}, {1.000, 2.000}},
+        {"rope_at_516", "f32", F32, {148.6, 2.005}, {0.8910, 0.9694}},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (int heavy = 0; heavy < 2; heavy++) {
+            char modes[64];
+            double error = heavy ? rows[i].heavy.error : rows[i].normal.error,
+                   gain = heavy ? rows[i].heavy.gain : rows[i].normal.gain;
+            snprintf(modes, sizeof modes, "scale=%s gen=%s", rows[i].scale, heavy ? "heavy" : "normal");
+            seen s = read_back(rows[i].fault, modes, rows[i].reader);
+            cr_expect(fabs(s.error / error - 1) < 1e-3 && fabs(s.gain / gain - 1) < 1e-3 && s.nan == 0,
+                      "%s, %s, reader %d: error %.4g gain %.4g nan %lld", rows[i].fault ? rows[i].fault : "right",
+                      modes, (int)rows[i].reader, s.error, s.gain, (long long)s.nan);
+        }
+}
