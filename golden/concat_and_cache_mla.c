@@ -118,9 +118,10 @@ static hm_status put_nan(hm_golden_row *out, int64_t i) { /* 0x7F or 0xFF */
 
 /* One tile of entry i: its 128 codes and the four bytes of its scale.
  * What the interval of a code cannot tell from a division: a product with the reciprocal of S = RN_f32(a / 448).
- * x 448 / a and the middle t of two codes are ratios of integers of 11, 3 and 5 bits: equal, or 2^-16 apart, which three
- * roundings of 2^-24 do not cross. If equal, x / S is t (1 + e), |e| < 2^-24, and t lies in the interval. Of another S,
- * as from a * RN_f32(1 / 448), it can be told: f16, a = 1736, x = 589 is 152, between the codes 144 and 160. */
+ * x 448 / a and the middle t of two codes are ratios of integers of 11, 3 and 5 bits: equal, or 2^-16 apart, which
+ * three roundings of 2^-24 do not cross. If equal, x / S is t (1 + e), |e| < 2^-24, and t lies in the interval. Of
+ * another S, as from a * RN_f32(1 / 448), it can be told: f16, a = 1736, x = 589 is 152, between the codes 144 and 160.
+ */
 static hm_status tile_of(const context_t *c, int64_t i, int64_t tile, hm_class class, hm_golden_row *out) {
     int64_t token = c->entries[i].token, step = c->a.kv_c.stride[1], first = tile * TILE, at = CODES_END + 4 * tile;
     hm_dtype T = c->a.kv_c.dtype;
