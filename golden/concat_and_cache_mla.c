@@ -1,7 +1,8 @@
 /* concat_and_cache_mla: for every element of the cache, what it held, or what the token of its slot may have put there.
  * A row of the tensor is the entry of one slot, so that each is looked up once, from the cache to the token. Copies are
  * judged by their bits. In an fp8_ds_mla entry the four bytes of a scale are judged together: those of a scale that was
- * stored and is admissible are right, else those of the ideal one are. Codes are judged for the scale that was stored. */
+ * stored and is admissible are right, else those of the ideal one are. Codes are judged for the scale that was stored.
+ */
 #include "../op/concat_and_cache_mla.h"
 
 #include <math.h>
@@ -115,7 +116,12 @@ static hm_status put_nan(hm_golden_row *out, int64_t i) { /* 0x7F or 0xFF */
     return hm_golden_add_parts(out, &parts) ? HM_OK : hm_fail(HM_NO_MEMORY, "golden: no memory");
 }
 
-/* One tile of entry i: its 128 codes and the four bytes of its scale. */
+/* One tile of entry i: its 128 codes and the four bytes of its scale.
+ * What the interval of a code cannot tell from a division: a product with the reciprocal of S = RN_f32(a / 448).
+ * x 448 / a and the middle t of two codes are ratios of integers of 11, 3 and 5 bits: equal, or 2^-16 apart, which
+ * three roundings of 2^-24 do not cross. If equal, x / S is t (1 + e), |e| < 2^-24, and t lies in the interval. Of
+ * another S, as from a * RN_f32(1 / 448), it can be told: f16, a = 1736, x = 589 is 152, between the codes 144 and 160.
+ */
 static hm_status tile_of(const context_t *c, int64_t i, int64_t tile, hm_class class, hm_golden_row *out) {
     int64_t token = c->entries[i].token, step = c->a.kv_c.stride[1], first = tile * TILE, at = CODES_END + 4 * tile;
     hm_dtype T = c->a.kv_c.dtype;

@@ -23,8 +23,8 @@ typedef struct {
     unsigned char *data;
 } hm_mla_cache;
 
-/* Checks kv_cache against format (a mode that is in range) and describes it. HM_MLA_BF16: any dtype and entry; those are
- * the caller's to compare with what it has. A writer checks that elements are distinct besides. */
+/* Checks kv_cache against format (a mode that is in range) and describes it. HM_MLA_BF16: any dtype and entry; those
+ * are the caller's to compare with what it has. A writer checks that elements are distinct besides. */
 hm_status hm_mla_cache_read(const char *op, const hm_tensor *kv_cache, hm_mla_format format, hm_mla_cache *c);
 
 /* Byte offset, from data, of the entry of a slot; 0 <= slot < num_blocks * block_size. */

@@ -1,7 +1,8 @@
 /* Slots that are distinct, a cache that holds something already, and latents that try each tile's scale. Generator
- * out_of_range: one slot is none of the cache, or, with an even seed, all are distinct but for the last, which is the first
- * again. */
+ * out_of_range: one slot is none of the cache, or, with an even seed, all are distinct but for the last, which is the
+ * first again. */
 #include <hallmark/concat_and_cache_mla.h>
+#include <math.h>
 #include <string.h>
 
 #include "../../op/dtype.h"
@@ -28,30 +29,45 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return true;
 }
 
-/* fp8_ds_mla: a tile of token n, its number and the tile's from the seed, is as large as `hard` says; all others are the
- * generator's. With sparse: all zeros, or below every floor, in turn. With ties: the largest magnitude is 448 or 7 * 2^k, so
- * that the scale is a power of two already, or the next value of T above it. */
+/* Pairs of a largest magnitude and an element of f16: the element over amax / 448 is a tie between two codes, so that
+ * it shows when a scale from amax * (1 / 448) is divided by with a product. */
+static const double hard[][2] = {{1736, 589}, {1736, 713}, {1736, 837}, {1540, 1045}, {1540, 1265}, {1540, 1485}};
+
+static void change_tile(const hm_case_spec *spec, const hm_tensor *t, int64_t token, int64_t tile) {
+    static const double largest[] = {448, 7, 28, 0x7p-3, 336, 0x7p-9};
+    uint64_t r = hm_inputs_drawn(spec, "kv_c", (uint64_t)(token * HM_MLA_TILES + tile));
+    int64_t at_top = (int64_t)(r / 64 % HM_MLA_TILE), size = (int64_t)hm_dtype_size(t->dtype);
+    bool is_hard = t->dtype == HM_F16 && r & 2, sparse = hm_inputs_generator(spec, "sparse");
+    double top = largest[r / 8 % 6] * (t->dtype == HM_BF16 && r & 2 ? 0x1p-30 : 1);
+    if (r % 2) return; /* every second tile is as the generator has it */
+    if (r & 4) top = hm_next_up(t->dtype, top);
+    if (is_hard) top = hard[r / 8 % 6][0];
+    for (int64_t d = 0; d < HM_MLA_TILE; d++) {
+        char *at = (char *)t->data + hm_view_offset(t, token * HM_MLA_LATENT + tile * HM_MLA_TILE + d) * size;
+        double v = hm_load(t->dtype, at);
+        if (sparse) v = r & 4 ? copysign(0, v) : v * 0x1p-20;
+        else if (d == at_top) v = top;
+        else if (is_hard && d % 2) v = copysign(hard[r / 8 % 6][1], v);
+        else if (!(v > -top && v < top)) v = top / 2;
+        hm_store(t->dtype, at, v);
+    }
+}
+
+/* fp8_ds_mla, every second tile: with sparse all zeros, or far smaller; with ties the largest magnitude is 448 or
+ * 7 * 2^k, so that the scale is a power of two already, or the next value of T, or one of the hard ones. Rope parts:
+ * with sparse some zeros are negative. */
 static void after(const hm_case_spec *spec, int arg, const void *args) {
     const hm_tensor *t = hm_arg_tensor(spec->op, args, arg);
+    const char *name = spec->op->args[arg].name;
     bool sparse = hm_inputs_generator(spec, "sparse"), ties = hm_inputs_generator(spec, "ties");
-    if (strcmp(spec->op->args[arg].name, "kv_c") || !hm_inputs_param(spec, "format") || t->ndim != 2) return;
-    if ((!sparse && !ties) || t->shape[1] != HM_MLA_LATENT || (t->dtype != HM_F16 && t->dtype != HM_BF16)) return;
-    static const double largest[] = {448, 7, 28, 0x7p-3, 336, 0x7p-9};
+    bool halves = t->dtype == HM_F16 || t->dtype == HM_BF16;
+    if (t->ndim != 2 || !halves || (!sparse && !ties)) return;
+    if (!strcmp(name, "k_pe") && sparse)
+        for (int64_t i = 0; i < hm_tensor_elements(t); i += 7)
+            hm_store(t->dtype, (char *)t->data + hm_view_offset(t, i) * 2, -0.0);
+    if (strcmp(name, "kv_c") || !hm_inputs_param(spec, "format") || t->shape[1] != HM_MLA_LATENT) return;
     for (int64_t n = 0; n < t->shape[0]; n++)
-        for (int64_t tile = 0; tile < HM_MLA_TILES; tile++) {
-            uint64_t r = hm_inputs_drawn(spec, "kv_c", (uint64_t)(n * HM_MLA_TILES + tile));
-            if (r % 2) continue;
-            double top = largest[r / 8 % 6] * (t->dtype == HM_F16 ? 1 : r & 2 ? 1 : 0x1p-30), v;
-            if (r & 4) top = hm_next_up(t->dtype, top);
-            for (int64_t d = tile * HM_MLA_TILE; d < (tile + 1) * HM_MLA_TILE; d++) {
-                char *at =
-                    (char *)t->data + hm_view_offset(t, n * HM_MLA_LATENT + d) * (int64_t)hm_dtype_size(t->dtype);
-                v = hm_load(t->dtype, at);
-                if (sparse) v = r & 4 ? 0 : v * 0x1p-20;
-                else v = d % HM_MLA_TILE == (int64_t)(r / 64 % HM_MLA_TILE) ? top : v > -top && v < top ? v : top / 2;
-                hm_store(t->dtype, at, v);
-            }
-        }
+        for (int64_t tile = 0; tile < HM_MLA_TILES; tile++) change_tile(spec, t, n, tile);
 }
 
 const hm_inputs hm_concat_and_cache_mla_inputs = {"concat_and_cache_mla", fill, after};
