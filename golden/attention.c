@@ -13,7 +13,8 @@
  *   merging    of partial results, by two levels: weights exp(lse_i - lse'), lse_i being rounded (u (|lse_i| + |m|), where
  *              |lse_i| <= |s_j| + |lse| + |m|) and its logarithm off by f (1 + ln n); exponential, product and division: 3 f.
  *   together   |p_j' / p_j - 1| <= eps_j = e^(d_j + merging) (1 + f)^(R + 7) (1 + u)^(R + 4) - 1, and 2^-126 more where f32 may
- *              flush. With p in bf16 a weight is off by 2^-8 more, in N_d alone.
+ *              flush. With p in bf16 a weight is off by 2^-8 more, in N_d alone, or by 2^-134 where that is more. Both
+ *              losses are of weights against the kernel's own maximum: if that is the sink, sigma times as much of p_j.
  *   sums       l: a chain of the class. N_d: as a dot product (dot.h) of p_j' and v_jd.
  *   sink       sigma: u (|sink| + |m| + 3 |sink - m|) and f; or the factor 1 / (1 + exp(sink - lse)) behind the division, which
  *              adds the error of lse.
@@ -340,7 +341,9 @@ static double radius_of(const head_state *s, const hm_attention_call *c, const h
     hm_dot sum = hm_sum_of(s->term, s->n);
     double below, above, D = s->l + s->sigma;
     hm_sum_radius(s->term, s->n, &sum, class, false, &below, &above);
-    E += fmax(below, above) * (1 + b->largest) * (1 + 0x1p-7) + 2 * (double)s->n * b->flush * fmax(1, most);
+    double lost = b->arithmetic.f32 ? b->flush : c->p == HM_P_BF16 ? 0x1p-134 : 0; /* of a weight */
+    E += fmax(below, above) * (1 + b->largest) * (1 + 0x1p-7);
+    E += 2 * (double)s->n * lost * fmax(1, most) * fmax(1, s->sigma);
     if (!(b->D < D)) return INFINITY;
     double r = (E + fabs(y) * b->D) / (D - b->D);
     return (r + (fabs(y) + r) * (2 * f + 2 * u) + 2 * b->flush) * GROW;
