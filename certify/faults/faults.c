@@ -24,6 +24,7 @@ static const struct {
     {hm_layer_norm_faults, &hm_layer_norm_fault_count},
     {hm_index_weights_faults, &hm_index_weights_fault_count},
     {hm_translate_indices_faults, &hm_translate_indices_fault_count},
+    {hm_embedding_faults, &hm_embedding_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

@@ -24,5 +24,7 @@ extern const hm_fault hm_index_weights_faults[];
 extern const int hm_index_weights_fault_count;
 extern const hm_fault hm_translate_indices_faults[];
 extern const int hm_translate_indices_fault_count;
+extern const hm_fault hm_embedding_faults[];
+extern const int hm_embedding_fault_count;
 
 #endif

@@ -22,5 +22,7 @@ extern const hm_variant hm_index_weights_variants[];
 extern const int hm_index_weights_variant_count;
 extern const hm_variant hm_translate_indices_variants[];
 extern const int hm_translate_indices_variant_count;
+extern const hm_variant hm_embedding_variants[];
+extern const int hm_embedding_variant_count;
 
 #endif

@@ -24,6 +24,7 @@ static const struct {
     {hm_layer_norm_variants, &hm_layer_norm_variant_count},
     {hm_index_weights_variants, &hm_index_weights_variant_count},
     {hm_translate_indices_variants, &hm_translate_indices_variant_count},
+    {hm_embedding_variants, &hm_embedding_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
