@@ -1,8 +1,5 @@
 #include "math.h"
 
-#include <stdint.h>
-#include <string.h>
-
 static const double quarter[3] = {0x1.921fb54442d18p0, 0x1.1a62633145c07p-54, -0x1.f1976b7ed8fbcp-110}; /* pi/2 */
 
 /* (-1)^(k/2) / k! for k = 3, 5 .. 15; 17 .. 27; 2, 4 .. 14; 16 .. 28 */

@@ -1,5 +1,5 @@
-/* The functions behind rotary tables against MPFR: sampled over their ranges, and at the arguments that are hardest to
- * reduce. */
+/* ref's functions against MPFR: sampled over their ranges; those behind rotary tables at the arguments that are hardest
+ * to reduce, too. */
 #include <criterion/criterion.h>
 #include <stdint.h>
 #define MPFR_USE_INTMAX_T
@@ -139,4 +139,48 @@ Test(math, odd_rounding) {
                              hm_round_to(dtypes[t], sign * tie));
             }
         }
+}
+
+/* |got - want| / |want|, rounded up; below 2^-1022 in units of 2^-1022. */
+static double relative(double got, mpfr_srcptr want) {
+    mpfr_t gap, size;
+    mpfr_inits2(BITS, gap, size, (mpfr_ptr)0);
+    mpfr_sub_d(gap, want, got, MPFR_RNDN);
+    mpfr_set_d(size, 0x1p-1022, MPFR_RNDN);
+    if (mpfr_cmpabs(want, size) > 0) mpfr_set(size, want, MPFR_RNDN);
+    mpfr_div(gap, gap, size, MPFR_RNDN);
+    double r = fabs(mpfr_get_d(gap, MPFR_RNDA));
+    mpfr_clears(gap, size, (mpfr_ptr)0);
+    return r;
+}
+
+Test(math, exp_and_log) {
+    mpfr_t x, w;
+    mpfr_inits2(BITS, x, w, (mpfr_ptr)0);
+    for (int i = 0; i < 60000; i++) {
+        double v = (unit() - 0.5) * ldexp(1, below(80) - 69), far = -745 + 1454 * unit();
+        double k = (below(2000) - 1000 + 0.5) * 0x1.62e42fefa39efp-1; /* where the reduction is widest */
+        double arguments[] = {v, far, k, nextafter(k, 0)};
+        for (int j = 0; j < 4; j++) {
+            mpfr_set_d(x, arguments[j], MPFR_RNDN);
+            mpfr_exp(w, x, MPFR_RNDN);
+            double e = hm_exp(arguments[j]);
+            cr_assert(isinf(e) ? mpfr_cmp_d(w, 0x1.fffffffffffffp1023) > 0 : relative(e, w) < 0x1p-51, "exp(%a) = %a",
+                      arguments[j], e);
+        }
+        double near_one = 1 + (unit() - 0.5) * ldexp(1, -below(52)), any = ldexp(1 + unit(), below(2096) - 1073),
+               edge = 0x1.6a09e667f3bcdp-1 * (1 + (unit() - 0.5) * 0x1p-40);
+        double numbers[] = {near_one, any, edge, 2 * edge};
+        for (int j = 0; j < 4; j++) {
+            mpfr_set_d(x, numbers[j], MPFR_RNDN);
+            mpfr_log(w, x, MPFR_RNDN);
+            double l = hm_log(numbers[j]);
+            cr_assert(mpfr_zero_p(w) ? l == 0 : relative(l, w) < 0x1p-50, "log(%a) = %a", numbers[j], l);
+        }
+    }
+    mpfr_clears(x, w, (mpfr_ptr)0);
+    cr_assert(hm_exp(0) == 1 && hm_exp(-0.0) == 1 && hm_exp(-INFINITY) == 0 && hm_exp(INFINITY) == INFINITY);
+    cr_assert(isnan(hm_exp(NAN)) && hm_exp(1e300) == INFINITY && hm_exp(-1e300) == 0);
+    cr_assert(hm_log(0) == -INFINITY && hm_log(INFINITY) == INFINITY && isnan(hm_log(-1)) && isnan(hm_log(NAN)));
+    cr_assert(hm_log(1) == 0);
 }
