@@ -29,7 +29,8 @@ static const hm_golden_op *const ops[] = {&hm_rms_norm_golden,
                                           &hm_fp8_paged_mqa_logits_golden,
                                           &hm_layer_norm_golden,
                                           &hm_index_weights_golden,
-                                          &hm_embedding_golden};
+                                          &hm_embedding_golden,
+                                          &hm_silu_and_mul_golden};
 
 static const struct {
     const char *name, *about;

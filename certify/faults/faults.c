@@ -25,6 +25,7 @@ static const struct {
     {hm_index_weights_faults, &hm_index_weights_fault_count},
     {hm_translate_indices_faults, &hm_translate_indices_fault_count},
     {hm_embedding_faults, &hm_embedding_fault_count},
+    {hm_silu_and_mul_faults, &hm_silu_and_mul_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

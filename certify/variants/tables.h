@@ -24,5 +24,7 @@ extern const hm_variant hm_translate_indices_variants[];
 extern const int hm_translate_indices_variant_count;
 extern const hm_variant hm_embedding_variants[];
 extern const int hm_embedding_variant_count;
+extern const hm_variant hm_silu_and_mul_variants[];
+extern const int hm_silu_and_mul_variant_count;
 
 #endif

@@ -25,6 +25,7 @@ static const struct {
     {hm_index_weights_variants, &hm_index_weights_variant_count},
     {hm_translate_indices_variants, &hm_translate_indices_variant_count},
     {hm_embedding_variants, &hm_embedding_variant_count},
+    {hm_silu_and_mul_variants, &hm_silu_and_mul_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
