@@ -30,7 +30,8 @@ static const hm_golden_op *const ops[] = {&hm_rms_norm_golden,
                                           &hm_layer_norm_golden,
                                           &hm_index_weights_golden,
                                           &hm_embedding_golden,
-                                          &hm_silu_and_mul_golden};
+                                          &hm_silu_and_mul_golden,
+                                          &hm_linear_golden};
 
 static const struct {
     const char *name, *about;

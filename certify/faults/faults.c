@@ -26,6 +26,7 @@ static const struct {
     {hm_translate_indices_faults, &hm_translate_indices_fault_count},
     {hm_embedding_faults, &hm_embedding_fault_count},
     {hm_silu_and_mul_faults, &hm_silu_and_mul_fault_count},
+    {hm_linear_faults, &hm_linear_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

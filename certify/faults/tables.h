@@ -28,5 +28,7 @@ extern const hm_fault hm_embedding_faults[];
 extern const int hm_embedding_fault_count;
 extern const hm_fault hm_silu_and_mul_faults[];
 extern const int hm_silu_and_mul_fault_count;
+extern const hm_fault hm_linear_faults[];
+extern const int hm_linear_fault_count;
 
 #endif

@@ -26,6 +26,7 @@ static const struct {
     {hm_translate_indices_variants, &hm_translate_indices_variant_count},
     {hm_embedding_variants, &hm_embedding_variant_count},
     {hm_silu_and_mul_variants, &hm_silu_and_mul_variant_count},
+    {hm_linear_variants, &hm_linear_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 
