@@ -9,13 +9,13 @@
 #include "../op/isa.h"
 #include "../op/linear.h"
 
-enum { LANES = 16, BLOCK = 512, ROWS = 64, TOGETHER = 4 };
+enum { LANES = 16, WIDTH = 8, VECTORS = LANES / WIDTH, BLOCK = 512, ROWS = 64, TOGETHER = 4 };
 
-typedef float lanes __attribute__((vector_size(4 * LANES)));
-typedef uint32_t words __attribute__((vector_size(4 * LANES)));
-typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+typedef float lanes __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t words __attribute__((vector_size(4 * WIDTH)));
+typedef uint16_t halves __attribute__((vector_size(2 * WIDTH)));
 
-/* 16 values as f32. f16: exponent and fraction moved to their places are the value times 2^-112, which multiplies
+/* WIDTH values as f32. f16: exponent and fraction moved to their places are the value times 2^-112, which multiplies
  * exactly, subnormals too. */
 HM_INLINE void load(hm_dtype dtype, const char *at, lanes *to) {
     if (dtype == HM_F32) {
@@ -43,27 +43,28 @@ HM_INLINE void load(hm_dtype dtype, const char *at, lanes *to) {
 /* sums[m] = x[m * step ..] w for `count` rows of x, of n elements each and padded with zeros to a multiple of 16. */
 HM_INLINE void products_of(hm_dtype dtype, int64_t size, const float *x, int64_t step, int count, const char *w,
                            int64_t n, float *sums) {
-    lanes total[TOGETHER] = {0}, acc[TOGETHER], a, b;
+    lanes total[TOGETHER][VECTORS] = {0}, acc[TOGETHER][VECTORS], a, b[VECTORS];
     for (int64_t block = 0; block < n; block += BLOCK) {
         int64_t end = n - block < BLOCK ? n : block + BLOCK;
-        for (int m = 0; m < count; m++) acc[m] = (lanes){0};
+        for (int m = 0; m < count; m++)
+            for (int v = 0; v < VECTORS; v++) acc[m][v] = (lanes){0};
         for (int64_t k = block; k < end; k += LANES) {
-            if (n - k >= LANES) load(dtype, w + k * size, &b);
-            else {
-                char rest[LANES * sizeof(float)] = {0};
-                memcpy(rest, w + k * size, (size_t)((n - k) * size));
-                load(dtype, rest, &b);
-            }
-            for (int m = 0; m < count; m++) {
-                memcpy(&a, x + m * step + k, sizeof a);
-                acc[m] += a * b;
-            }
+            char rest[LANES * sizeof(float)] = {0};
+            const char *at = w + k * size;
+            if (n - k < LANES) at = memcpy(rest, at, (size_t)((n - k) * size));
+            for (int v = 0; v < VECTORS; v++) load(dtype, at + v * WIDTH * size, &b[v]);
+            for (int m = 0; m < count; m++)
+                for (int v = 0; v < VECTORS; v++) {
+                    memcpy(&a, x + m * step + k + v * WIDTH, sizeof a);
+                    acc[m][v] += a * b[v];
+                }
         }
-        for (int m = 0; m < count; m++) total[m] += acc[m];
+        for (int m = 0; m < count; m++)
+            for (int v = 0; v < VECTORS; v++) total[m][v] += acc[m][v];
     }
     for (int m = 0; m < count; m++) {
         float l[LANES];
-        memcpy(l, &total[m], sizeof l);
+        memcpy(l, total[m], sizeof l);
         for (int half = LANES / 2; half; half /= 2)
             for (int j = 0; j < half; j++) l[j] += l[j + half];
         sums[m] = l[0];
