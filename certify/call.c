@@ -62,12 +62,21 @@ static int arg_named(const hm_op_info *op, const char *name) {
     return -1;
 }
 
+/* Does the index count from another row than the table's first? Such a table is made whole. */
+static bool is_shard(const hm_call *call) {
+    int64_t start = 0;
+    for (int i = 0; i < call->op->nparams; i++)
+        if (!strcmp(call->op->params[i].name, "vocab_start"))
+            memcpy(&start, (const char *)call->args + call->op->params[i].offset, sizeof start);
+    return start != 0;
+}
+
 /* Is argument i a table too large to be made whole, with an index that says which rows are read? */
 static bool is_sparse(const hm_call *call, int i) {
     const char *name = call->op->args[i].rows_named_by;
     const hm_tensor *t = &call->tensor[i], *index = name ? &call->tensor[arg_named(call->op, name)] : NULL;
-    return index && call->buffer_of[i] >= 0 && index->dtype == HM_I64 && index->ndim >= 1 && t->ndim == 2 &&
-           t->stride[1] == 1 && t->stride[0] >= t->shape[1] &&
+    return index && call->buffer_of[i] >= 0 && (index->dtype == HM_I64 || index->dtype == HM_I32) && index->ndim >= 1 &&
+           t->ndim == 2 && !is_shard(call) && t->stride[1] == 1 && t->stride[0] >= t->shape[1] &&
            hm_view_elements(t) * (int64_t)hm_dtype_size(t->dtype) > SPARSE_MIN;
 }
 
@@ -83,7 +92,9 @@ static bool name_rows(hm_call *call, int i) {
     int64_t n = hm_view_elements(index), count = 0, *row = malloc(((size_t)n + 1) * sizeof *row);
     if (!row) return false;
     for (int64_t k = 0; k < n; k++) {
-        int64_t at = ((const int64_t *)index->data)[hm_view_offset(index, k)];
+        int64_t offset = hm_view_offset(index, k);
+        int64_t at =
+            index->dtype == HM_I64 ? ((const int64_t *)index->data)[offset] : ((const int32_t *)index->data)[offset];
         if (at >= 0 && at < call->tensor[i].shape[0]) row[count++] = at;
     }
     qsort(row, (size_t)count, sizeof *row, by_number);

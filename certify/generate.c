@@ -74,9 +74,12 @@ static int index_of(const hm_op_info *op, int table) {
     return i;
 }
 
+/* The table whose rows are cosines and sines, in ops that rotate pairs; -1: none. */
 static int the_table(const hm_op_info *op) {
+    bool rotates = false;
+    for (int i = 0; i < op->nparams; i++) rotates |= !strcmp(op->params[i].name, "pairing");
     for (int i = 0; i < op->nargs; i++)
-        if (op->args[i].rows_named_by) return i;
+        if (rotates && op->args[i].rows_named_by) return i;
     return -1;
 }
 
@@ -166,7 +169,7 @@ hm_status hm_generate_rows(const hm_case_spec *spec, int arg, const void *args, 
     double form = param(spec, "weight_form", 0);
     bool is_same = first && !strcmp(op->args[arg].shape, op->args[first_arg].shape);
     hm_source s = {
-        .role = op->args[arg].rows_named_by                                ? TABLE
+        .role = arg == the_table(op)                                       ? TABLE
                 : !has_rows(op, arg) && (t->ndim < 2 || !hm_inputs_of(op)) ? WEIGHT
                 : t == first || !is_same                                   ? FIRST
                                                                            : SECOND,

@@ -6,8 +6,8 @@
 
 /* What an argument is to its op. "..." stands for independent rows: the first input that has them is FIRST, another of
  * the same symbolic shape is SECOND (what is added to it), and one of another shape is a FIRST of its own; an input
- * without them holds one value per channel: WEIGHT. A table whose rows an index names holds cosines, then sines, in
- * each row: TABLE. */
+ * without them holds one value per channel: WEIGHT. A table whose rows an index names, in an op that rotates pairs,
+ * holds cosines, then sines, in each row: TABLE. */
 typedef enum { FIRST, SECOND, WEIGHT, TABLE } hm_role;
 
 /* The pairs that an op with a TABLE rotates: elements first + i * step and first + i * step + apart, by c[i] and s[i].

@@ -32,6 +32,9 @@ static const hm_golden_op *const ops[] = {&hm_rms_norm_golden,
                                           &hm_sparse_mla_decode_golden,
                                           &hm_mla_prefill_golden, &hm_indexer_golden,
                                           &hm_concat_and_cache_mla_golden};
+                                          &hm_embedding_golden,
+                                          &hm_silu_and_mul_golden,
+                                          &hm_linear_golden};
 
 static const struct {
     const char *name, *about;

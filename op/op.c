@@ -75,6 +75,10 @@ static const hm_op_info *const ops[] = {&hm_rms_norm_info,
                                         &hm_mla_prefill_info,
                                         &hm_index_weights_info,
                                         &hm_concat_and_cache_mla_info};
+                                        &hm_index_weights_info,
+                                        &hm_embedding_info,
+                                        &hm_silu_and_mul_info,
+                                        &hm_linear_info};
 
 int hm_op_count(void) { return sizeof ops / sizeof *ops; }
 const hm_op_info *hm_op_at(int i) { return i >= 0 && i < hm_op_count() ? ops[i] : NULL; }

@@ -10,5 +10,7 @@ extern const hm_op_info hm_rms_norm_info, hm_fused_add_rms_norm_info, hm_rotary_
     hm_fp8_paged_mqa_logits_info, hm_layer_norm_info, hm_index_weights_info, hm_concat_and_cache_mla_info,
     hm_sparse_mla_decode_info, hm_mla_prefill_info, hm_indexer_info;
     hm_fp8_paged_mqa_logits_info, hm_layer_norm_info, hm_index_weights_info, hm_concat_and_cache_mla_info;
+    hm_fp8_paged_mqa_logits_info, hm_layer_norm_info, hm_index_weights_info;
+extern const hm_op_info hm_embedding_info, hm_silu_and_mul_info, hm_linear_info;
 
 #endif

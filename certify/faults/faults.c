@@ -28,6 +28,9 @@ static const struct {
     {hm_sparse_mla_decode_faults, &hm_sparse_mla_decode_fault_count},
     {hm_mla_prefill_faults, &hm_mla_prefill_fault_count},
     {hm_indexer_faults, &hm_indexer_fault_count},
+    {hm_embedding_faults, &hm_embedding_fault_count},
+    {hm_silu_and_mul_faults, &hm_silu_and_mul_fault_count},
+    {hm_linear_faults, &hm_linear_fault_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

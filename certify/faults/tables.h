@@ -32,5 +32,11 @@ extern const hm_fault hm_mla_prefill_faults[];
 extern const int hm_mla_prefill_fault_count;
 extern const hm_fault hm_indexer_faults[];
 extern const int hm_indexer_fault_count;
+extern const hm_fault hm_embedding_faults[];
+extern const int hm_embedding_fault_count;
+extern const hm_fault hm_silu_and_mul_faults[];
+extern const int hm_silu_and_mul_fault_count;
+extern const hm_fault hm_linear_faults[];
+extern const int hm_linear_fault_count;
 
 #endif

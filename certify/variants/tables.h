@@ -30,5 +30,11 @@ extern const hm_variant hm_mla_prefill_variants[];
 extern const int hm_mla_prefill_variant_count;
 extern const hm_variant hm_indexer_variants[];
 extern const int hm_indexer_variant_count;
+extern const hm_variant hm_embedding_variants[];
+extern const int hm_embedding_variant_count;
+extern const hm_variant hm_silu_and_mul_variants[];
+extern const int hm_silu_and_mul_variant_count;
+extern const hm_variant hm_linear_variants[];
+extern const int hm_linear_variant_count;
 
 #endif

@@ -28,6 +28,9 @@ static const struct {
     {hm_sparse_mla_decode_variants, &hm_sparse_mla_decode_variant_count},
     {hm_mla_prefill_variants, &hm_mla_prefill_variant_count},
     {hm_indexer_variants, &hm_indexer_variant_count},
+    {hm_embedding_variants, &hm_embedding_variant_count},
+    {hm_silu_and_mul_variants, &hm_silu_and_mul_variant_count},
+    {hm_linear_variants, &hm_linear_variant_count},
 };
 enum { TABLES = sizeof table / sizeof *table };
 

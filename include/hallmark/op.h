@@ -30,7 +30,7 @@ typedef struct {
                            * and the default of a case when it stands first */
     const char *in_place; /* the input that it may be, with the same view; NULL if none */
     const char *about;
-    const char *rows_named_by; /* a table: the i64 argument whose elements are the indices of the rows that may be read,
+    const char *rows_named_by; /* a table: the integer argument whose elements name the rows that may be read,
                                 * and no others; NULL for everything else */
 } hm_arg_info;
 

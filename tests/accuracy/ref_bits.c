@@ -2,9 +2,11 @@
  * The output must be the same on every CPU, instruction set and thread count; what compares it:
  * tests/accuracy/ref_bits.sh. Needs nothing but libhallmark, so that it also builds for another architecture. */
 #include <hallmark/fused_add_rms_norm.h>
+#include <hallmark/linear.h>
 #include <hallmark/rms_norm.h>
 #include <hallmark/rope_table.h>
 #include <hallmark/rotary_embedding.h>
+#include <hallmark/silu_and_mul.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +129,45 @@ static int make_table(hm_dtype dtype, hm_table_precision precision, hm_rope_scal
     return 0;
 }
 
+/* 5 rows times 7 features; the last row of x has any bits. */
+static int multiply(hm_dtype dtype, hm_dtype weight_dtype, hm_dtype out_dtype, int64_t in) {
+    enum { FEATURES = 7 };
+    static char w[4 * FEATURES * HIDDEN];
+    float bias[FEATURES];
+    memset(out, 0, sizeof out);
+    fill(x, dtype, ROWS * in, (ROWS - 1) * in);
+    fill(w, weight_dtype, FEATURES * in, FEATURES * in);
+    for (int i = 0; i < FEATURES; i++) bias[i] = (float)i / 3;
+    hm_status status =
+        hm_linear_ref(HM_ARGS(linear, .out = hm_tensor_of(out, out_dtype, 2, (int64_t[]){ROWS, FEATURES}),
+                              .x = hm_tensor_of(x, dtype, 2, (int64_t[]){ROWS, in}),
+                              .weight = hm_tensor_of(w, weight_dtype, 2, (int64_t[]){FEATURES, in}),
+                              .bias = hm_tensor_of(bias, HM_F32, 1, (int64_t[]){FEATURES})));
+    if (status != HM_OK) {
+        fprintf(stderr, "ref_bits: %s: %s\n", hm_status_name(status), hm_error());
+        return 1;
+    }
+    printf("linear x=%s weight=%s out=%s in=%d: %016llx\n", hm_dtype_name(dtype), hm_dtype_name(weight_dtype),
+           hm_dtype_name(out_dtype), (int)in, (unsigned long long)hash(out, sizeof out));
+    return 0;
+}
+
+static int gate(hm_dtype dtype, hm_silu_round round) {
+    enum { HALF = HIDDEN / 2 };
+    memset(out, 0, sizeof out);
+    fill(x, dtype, ROWS * 2 * HALF, (ROWS - 1) * 2 * HALF);
+    hm_status status =
+        hm_silu_and_mul_ref(HM_ARGS(silu_and_mul, .out = hm_tensor_of(out, dtype, 2, (int64_t[]){ROWS, HALF}),
+                                    .x = hm_tensor_of(x, dtype, 2, (int64_t[]){ROWS, 2 * HALF}), .round = round));
+    if (status != HM_OK) {
+        fprintf(stderr, "ref_bits: %s: %s\n", hm_status_name(status), hm_error());
+        return 1;
+    }
+    printf("silu_and_mul x=%s round=%d: %016llx\n", hm_dtype_name(dtype), round,
+           (unsigned long long)hash(out, sizeof out));
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && hm_isa_limit(argv[1]) != HM_OK) {
         fprintf(stderr, "ref_bits: %s\n", hm_error());
@@ -151,5 +192,12 @@ int main(int argc, char **argv) {
     for (int d = 0; d < 3; d++)
         for (int mode = 0; mode < 14; mode++)
             failed |= make_table(dtypes[d], (hm_table_precision)(mode & 1), (hm_rope_scaling)(mode >> 1));
+    for (int d = 0; d < 3; d++)
+        for (int mode = 0; mode < 8; mode++)
+            failed |= multiply(dtypes[d], mode & 1 ? HM_F32 : dtypes[d], mode & 2 ? HM_F32 : dtypes[d],
+                               mode & 4 ? HIDDEN : 13);
+    failed |= multiply(HM_F32, HM_BF16, HM_F32, HIDDEN);
+    for (int d = 0; d < 3; d++)
+        for (int mode = 0; mode < 2; mode++) failed |= gate(dtypes[d], (hm_silu_round)mode);
     return failed;
 }
