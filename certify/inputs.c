@@ -6,27 +6,28 @@
 #include "generators.h"
 #include "layout.h"
 
-extern const hm_inputs hm_indexer_k_quant_and_cache_inputs, hm_cp_gather_indexer_k_quant_cache_inputs,
-    hm_top_k_per_row_inputs, hm_fp8_mqa_logits_inputs, hm_fp8_paged_mqa_logits_inputs, hm_layer_norm_inputs,
-    hm_sparse_mla_decode_inputs, hm_mla_prefill_inputs, hm_indexer_inputs, hm_index_weights_inputs, hm_translate_indices_inputs,
-    hm_concat_and_cache_mla_inputs;
-    hm_index_weights_inputs, hm_translate_indices_inputs, hm_embedding_inputs, hm_silu_and_mul_inputs, hm_linear_inputs;
+extern const hm_inputs hm_layer_norm_inputs, hm_embedding_inputs, hm_linear_inputs, hm_silu_and_mul_inputs,
+    hm_concat_and_cache_mla_inputs, hm_sparse_mla_decode_inputs, hm_mla_prefill_inputs,
+    hm_indexer_k_quant_and_cache_inputs, hm_cp_gather_indexer_k_quant_cache_inputs, hm_index_weights_inputs,
+    hm_fp8_mqa_logits_inputs, hm_fp8_paged_mqa_logits_inputs, hm_top_k_per_row_inputs, hm_translate_indices_inputs,
+    hm_indexer_inputs;
 
 static const hm_inputs *const inputs[] = {
+    &hm_layer_norm_inputs,
+    &hm_embedding_inputs,
+    &hm_linear_inputs,
+    &hm_silu_and_mul_inputs,
+    &hm_concat_and_cache_mla_inputs,
+    &hm_sparse_mla_decode_inputs,
+    &hm_mla_prefill_inputs,
     &hm_indexer_k_quant_and_cache_inputs,
     &hm_cp_gather_indexer_k_quant_cache_inputs,
-    &hm_top_k_per_row_inputs,
+    &hm_index_weights_inputs,
     &hm_fp8_mqa_logits_inputs,
     &hm_fp8_paged_mqa_logits_inputs,
+    &hm_top_k_per_row_inputs,
     &hm_translate_indices_inputs,
-    &hm_layer_norm_inputs,
-    &hm_index_weights_inputs,
-    &hm_sparse_mla_decode_inputs,
-    &hm_mla_prefill_inputs, &hm_indexer_inputs,
-    &hm_concat_and_cache_mla_inputs,
-    &hm_embedding_inputs,
-    &hm_silu_and_mul_inputs,
-    &hm_linear_inputs,
+    &hm_indexer_inputs,
 };
 
 const hm_inputs *hm_inputs_of(const hm_op_info *op) {

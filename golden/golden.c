@@ -15,26 +15,29 @@ struct hm_golden {
     void *context;
 };
 
-static const hm_golden_op *const ops[] = {&hm_rms_norm_golden,
-                                          &hm_fused_add_rms_norm_golden,
-                                          &hm_rotary_embedding_golden,
-                                          &hm_concat_mla_q_golden,
-                                          &hm_rope_table_golden,
-                                          &hm_quant_fp8_group_golden,
-                                          &hm_indexer_k_quant_and_cache_golden,
-                                          &hm_cp_gather_indexer_k_quant_cache_golden,
-                                          &hm_top_k_per_row_golden,
-                                          &hm_translate_indices_golden,
-                                          &hm_fp8_mqa_logits_golden,
-                                          &hm_fp8_paged_mqa_logits_golden,
-                                          &hm_layer_norm_golden,
-                                          &hm_index_weights_golden,
-                                          &hm_sparse_mla_decode_golden,
-                                          &hm_mla_prefill_golden, &hm_indexer_golden,
-                                          &hm_concat_and_cache_mla_golden};
-                                          &hm_embedding_golden,
-                                          &hm_silu_and_mul_golden,
-                                          &hm_linear_golden};
+static const hm_golden_op *const ops[] = {
+    &hm_rms_norm_golden,
+    &hm_fused_add_rms_norm_golden,
+    &hm_layer_norm_golden,
+    &hm_rotary_embedding_golden,
+    &hm_rope_table_golden,
+    &hm_embedding_golden,
+    &hm_linear_golden,
+    &hm_silu_and_mul_golden,
+    &hm_concat_mla_q_golden,
+    &hm_concat_and_cache_mla_golden,
+    &hm_sparse_mla_decode_golden,
+    &hm_mla_prefill_golden,
+    &hm_quant_fp8_group_golden,
+    &hm_indexer_k_quant_and_cache_golden,
+    &hm_cp_gather_indexer_k_quant_cache_golden,
+    &hm_index_weights_golden,
+    &hm_fp8_mqa_logits_golden,
+    &hm_fp8_paged_mqa_logits_golden,
+    &hm_top_k_per_row_golden,
+    &hm_translate_indices_golden,
+    &hm_indexer_golden,
+};
 
 static const struct {
     const char *name, *about;

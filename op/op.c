@@ -58,27 +58,29 @@ int64_t hm_tensor_elements(const hm_tensor *t) {
     return n;
 }
 
-static const hm_op_info *const ops[] = {&hm_rms_norm_info,
-                                        &hm_fused_add_rms_norm_info,
-                                        &hm_rotary_embedding_info,
-                                        &hm_concat_mla_q_info,
-                                        &hm_rope_table_info,
-                                        &hm_quant_fp8_group_info,
-                                        &hm_indexer_k_quant_and_cache_info,
-                                        &hm_cp_gather_indexer_k_quant_cache_info,
-                                        &hm_top_k_per_row_info,
-                                        &hm_translate_indices_info,
-                                        &hm_fp8_mqa_logits_info,
-                                        &hm_fp8_paged_mqa_logits_info,
-                                        &hm_layer_norm_info,
-                                        &hm_indexer_info, &hm_sparse_mla_decode_info,
-                                        &hm_mla_prefill_info,
-                                        &hm_index_weights_info,
-                                        &hm_concat_and_cache_mla_info};
-                                        &hm_index_weights_info,
-                                        &hm_embedding_info,
-                                        &hm_silu_and_mul_info,
-                                        &hm_linear_info};
+static const hm_op_info *const ops[] = {
+    &hm_rms_norm_info,
+    &hm_fused_add_rms_norm_info,
+    &hm_layer_norm_info,
+    &hm_rotary_embedding_info,
+    &hm_rope_table_info,
+    &hm_embedding_info,
+    &hm_linear_info,
+    &hm_silu_and_mul_info,
+    &hm_concat_mla_q_info,
+    &hm_concat_and_cache_mla_info,
+    &hm_sparse_mla_decode_info,
+    &hm_mla_prefill_info,
+    &hm_quant_fp8_group_info,
+    &hm_indexer_k_quant_and_cache_info,
+    &hm_cp_gather_indexer_k_quant_cache_info,
+    &hm_index_weights_info,
+    &hm_fp8_mqa_logits_info,
+    &hm_fp8_paged_mqa_logits_info,
+    &hm_top_k_per_row_info,
+    &hm_translate_indices_info,
+    &hm_indexer_info,
+};
 
 int hm_op_count(void) { return sizeof ops / sizeof *ops; }
 const hm_op_info *hm_op_at(int i) { return i >= 0 && i < hm_op_count() ? ops[i] : NULL; }
