@@ -136,14 +136,12 @@ static void line_drawn(const hm_op_info *op, const draw *d, char *line, size_t s
 
 /* Where the elements of a column, or several inputs, hang together there are no rows to draw: a case of the op's quick
  * suite, with another seed. */
-static hm_call *known_call(const hm_op_info *op, draw d) {
-    hm_case_list cases = {0};
+static hm_call *known_call(const hm_op_info *op, draw d, const hm_case_list *cases) {
     hm_case_spec spec;
     hm_call *call = NULL;
     char line[HM_CASE_MAX], why[256];
-    if (hm_cases_of_suite(HM_QUICK, op->name, d.seed, &cases, why, sizeof why)) return NULL;
-    for (int attempt = 0; attempt < 1000 && !call && cases.n; attempt++, d.seed += UINT64_C(0x9e3779b97f4a7c15)) {
-        const hm_case_spec *known = &cases.spec[drawn(&d, "case", cases.n)];
+    for (int attempt = 0; attempt < 1000 && !call && cases->n; attempt++, d.seed += UINT64_C(0x9e3779b97f4a7c15)) {
+        const hm_case_spec *known = &cases->spec[drawn(&d, "case", cases->n)];
         int before = (int)(strstr(known->line, " seed=") - known->line);
         if (known->expect != HM_OK) continue;
         snprintf(line, sizeof line, "%.*s seed=%" PRIu64, before, known->line, d.seed + d.index);
@@ -152,14 +150,15 @@ static hm_call *known_call(const hm_op_info *op, draw d) {
         hm_call_free(call);
         call = NULL;
     }
-    free(cases.spec);
     return call;
 }
 
+static bool from_suite(const hm_op_info *op) { return hm_golden_observes(op) || hm_inputs_of(op); }
+
 /* A legal case: the first of a fixed sequence of draws that the op's check accepts. NULL: none was, or memory is short.
  */
-static hm_call *legal_call(const hm_op_info *op, draw d) {
-    if (hm_golden_observes(op) || hm_inputs_of(op)) return known_call(op, d);
+static hm_call *legal_call(const hm_op_info *op, draw d, const hm_case_list *cases) {
+    if (from_suite(op)) return known_call(op, d, cases);
     for (int attempt = 0; attempt < 1000; attempt++, d.seed += UINT64_C(0x9e3779b97f4a7c15)) {
         char line[HM_CASE_MAX], why[256];
         hm_case_spec spec;
@@ -195,18 +194,29 @@ static void count(hm_variant_score *score, const hm_call *call, int64_t elements
     }
 }
 
-static hm_status one_case(const hm_op_info *op, draw d, hm_alarms *alarms) {
+/* How many elements of a variant's outputs its class does not admit: the same as for the same bits before. */
+static int64_t outside_of(hm_truth *own, const hm_call *call, const uint64_t *hash, const int64_t *outside, int v) {
+    for (int w = 0; w < v; w++)
+        if (outside[w] >= 0 && hash[w] == hash[v] && !strcmp(hm_variant_at(w)->op, call->op->name) &&
+            !strcmp(hm_variant_at(w)->class_name, hm_variant_at(v)->class_name))
+            return outside[w];
+    return hm_truth_outside(own, call);
+}
+
+static hm_status one_case(const hm_op_info *op, draw d, const hm_case_list *cases, hm_alarms *alarms) {
     int variants = hm_variant_count();
-    hm_call *call = legal_call(op, d);
+    hm_call *call = legal_call(op, d, cases);
     hm_truth truth[HM_CLASS_COUNT] = {0};
     uint64_t *hash = calloc((size_t)variants + 1, sizeof *hash);
-    hm_status status = call && hash ? HM_OK : HM_INTERNAL;
+    int64_t *outside = malloc(((size_t)variants + 1) * sizeof *outside); /* -1: not known */
+    hm_status status = call && hash && outside ? HM_OK : HM_INTERNAL;
     if (!status) status = op->ref(call->args);
     for (int c = 0; c < HM_CLASS_COUNT && !status; c++)
         if (strstr(op->classes, hm_class_name((hm_class)c)))
             status = hm_truth_make(call, (hm_class)c, HM_TIER_TWO, &truth[c]);
     for (int v = 0; v < variants && !status; v++) {
         const hm_variant *variant = hm_variant_at(v);
+        outside[v] = -1;
         if (strcmp(variant->op, op->name)) continue;
         char effects[256];
         hm_call_reset(call);
@@ -215,7 +225,8 @@ static hm_status one_case(const hm_op_info *op, draw d, hm_alarms *alarms) {
         hm_truth *own = &truth[hm_class_named(variant->class_name)];
         hash[v] = hm_truth_hash(call);
         bool stagnates = !strcmp(call->spec.generator, "stagnate");
-        count(&alarms->score[v], call, own->elements, fine ? hm_truth_outside(own, call) : own->elements + 1,
+        if (fine) outside[v] = outside_of(own, call, hash, outside, v);
+        count(&alarms->score[v], call, own->elements, fine ? outside[v] : own->elements + 1,
               stagnates ? hm_truth_outside(&truth[HM_CHAIN64], call) : 0,
               stagnates ? hm_truth_outside(&truth[HM_CHAIN512], call) : 0);
         for (int w = 0; w < v; w++)
@@ -226,6 +237,7 @@ static hm_status one_case(const hm_op_info *op, draw d, hm_alarms *alarms) {
     }
     for (int c = 0; c < HM_CLASS_COUNT; c++) hm_truth_free(&truth[c]);
     free(hash);
+    free(outside);
     hm_call_free(call);
     return status;
 }
@@ -241,11 +253,15 @@ hm_status hm_alarms_run(const hm_selftest_options *options, int64_t elements, hm
     if (!any) return HM_OK;
     int threads = options->threads > 0 ? options->threads : omp_get_max_threads();
     hm_status status = HM_OK;
+    hm_case_list cases = {0};
+    char why[256];
+    if (from_suite(op) && hm_cases_of_suite(HM_QUICK, op->name, options->seed, &cases, why, sizeof why))
+        return HM_INTERNAL;
     /* Whole batches, so that what is judged does not depend on the threads. */
     for (uint64_t first = 0; alarms->elements < elements && !status && !alarms->stopped; first += BATCH) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
         for (uint64_t i = first; i < first + BATCH; i++) {
-            hm_status mine = one_case(op, (draw){options->seed, i}, alarms);
+            hm_status mine = one_case(op, (draw){options->seed, i}, &cases, alarms);
 #pragma omp critical(hm_selftest_step)
             if (mine && !status) status = mine;
         }
@@ -253,6 +269,7 @@ hm_status hm_alarms_run(const hm_selftest_options *options, int64_t elements, hm
         for (size_t v = 0; v < variants; v++) alarms->elements += alarms->score[v].elements;
         if (options->step && !options->step(options->context, op->name)) alarms->stopped = true;
     }
+    free(cases.spec);
     return status;
 }
 
