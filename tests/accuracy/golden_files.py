@@ -137,7 +137,7 @@ for op in ("rms_norm", "fused_add_rms_norm", "rotary_embedding", "rope_table", "
 
 # Ops whose outputs are codes, bytes and indices: the ideal values and both ends pass, something else does not.
 for op in ("layer_norm", "index_weights", "quant_fp8_group", "indexer_k_quant_and_cache", "cp_gather_indexer_k_quant_cache", "top_k_per_row", "translate_indices", "fp8_mqa_logits",
-           "fp8_paged_mqa_logits", "concat_and_cache_mla"):
+           "fp8_paged_mqa_logits", "concat_and_cache_mla", "sparse_mla_decode", "mla_prefill"):
     for kind in ("ideal", "lo", "hi"):
         verdict("%s of %s" % (kind, op), op, stored_bits(op, lambda own, output: own[kind + "." + output][1]), 0, 1000)
     code, text = run(op, stored_bits(op, lambda own, output: bytes(b ^ 0x55 for b in own["ideal." + output][1])))
