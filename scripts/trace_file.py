@@ -2,15 +2,33 @@
 import datetime
 import json
 import platform
+import struct
 
 import torch
-import transformers
-from safetensors.torch import save_file
+
+try:
+    import transformers
+except ImportError:  # not every recorder needs it
+    transformers = None
 
 TEXT = ("The judge compares every element of a tensor with the set of values that a correct kernel may return. If the "
         "element lies inside, it passes; if not, the report names it.")
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-VIEW_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}
+VIEW_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.int64: "I64", torch.int32: "I32",
+              torch.uint8: "U8", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
+
+
+def save_file(tensors, path, metadata):
+    """As safetensors.torch.save_file, from torch alone."""
+    header, parts, at = {"__metadata__": metadata}, [], 0
+    for name, t in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
+        flat = t.contiguous().reshape(-1)
+        parts.append(bytes(flat.view(torch.uint8).tolist()) if flat.numel() else b"")
+        header[name] = {"dtype": VIEW_NAMES[t.dtype], "shape": list(t.shape), "data_offsets": [at, at + len(parts[-1])]}
+        at += len(parts[-1])
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(parts))
 
 
 class Trace:
@@ -60,5 +78,5 @@ def notes_of(script, device):
     """Where and by what: the same entries in every file of a run."""
     return {"command": f"python3 scripts/{script} --out data/traces --device {device}",
             "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine(),
-            "torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version(),
+            "torch": torch.__version__, **({"transformers": transformers.__version__} if transformers else {}), "python": platform.python_version(),
             "recorded": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")}
