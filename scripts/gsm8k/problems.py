@@ -34,7 +34,7 @@ JOBS = "farm shop cafe bakery library".split()
 WORDS = ("a all altogether an and animals are as at be buys change cost costs day days die does dollars do each earns "
          "equally every fewer finds for from garden gets give gives half has have hour hours house how in into is it left "
          "likes loose loses makes many money more much must needs next now of old older on one out pages pay pays picks "
-         "plant plants puts reads rest rows sells so spends story than the them then there they times to total twice two "
+         "plant plants puts reads rest row rows sells so spends story than the them then there they times to total twice two "
          "water week what will with works years younger").split()
 
 
@@ -132,10 +132,10 @@ class Problem:
     def say(self, text):
         self.facts.append(text + " .")
 
-    def step(self, before, a, sign, b, after):
-        """A line of the solution; returns the result, which has to be in 1..999."""
+    def step(self, before, a, sign, b, after, most=999):
+        """A line of the solution; returns the result, which has to be in 1..most."""
         c = {"+": a + b, "-": a - b, "*": a * b, "/": a // max(b, 1)}[sign]
-        if not 1 <= c <= 999 or (sign == "/" and b * c != a) or (sign == "*" and min(a, b) > 9):
+        if not 1 <= c <= most or (sign == "/" and b * c != a):
             raise Retry
         self.lines.append(f"{before} << {a} {sign} {b} = {c} >> {c} {after} .")
         self.steps += 1
@@ -373,7 +373,7 @@ def chain(p):
     r, n, item = p.r, p.names, p.item
     values = [r.between(4, 60)]
     p.say(f"{n[0]} has {values[0]} {item}")
-    people = r.between(4, 5)
+    people = r.between(3, 4)
     for i in range(1, people):
         j = r.below(i)
         values.append(relation(p, n[i], n[j], values[j], item)(values[j]))
@@ -394,12 +394,35 @@ def shuffled(p):
     p.step(f"{n[people - 1]} will be", v, "+", later, "years old")
 
 
+def pair(p):
+    """Two of three people, whose numbers are looked up by name."""
+    r, n, item = p.r, p.names, p.item
+    values = [r.between(4, 60), r.between(4, 60)]
+    p.say(f"{n[0]} has {values[0]} {item}")
+    p.say(f"{n[1]} has {values[1]} {item}")
+    values.append(relation(p, n[2], n[1], values[1], item)(values[1]))
+    i, j = r.of([(0, 1), (0, 2), (1, 2)])
+    p.question = f"how many {item} do {n[i]} and {n[j]} have altogether ?"
+    p.step("two of them have", values[i], "+", values[j], item)
+
+
+def product(p):
+    """A product of numbers with two digits, in one step."""
+    r, n, item = p.r, p.names, p.item
+    a, b, rows = r.between(5, 39), r.between(5, 40), r.between(11, 59)
+    p.say(f"{n[0]} puts {a} {item} in a row and {n[1]} puts {b} {item} more in the row")
+    each = p.step("each row has", a, "+", b, item)
+    p.say(f"they have {rows} rows")
+    p.question = f"how many {item} do they have altogether ?"
+    p.step("they have", rows, "*", each, item, 9999)
+
+
 EASY = [compare, events, shopping, earning, packing, reading, ages, garden]
-HARD = [chain, shuffled]
+HARD = [chain, shuffled, pair, product]
 FAMILIES = {f.__name__: f for f in EASY + HARD}
-TRAINING_SHARE_OF_HARD = 0.2
+TRAINING_SHARE_OF_HARD = 0.3
 HELD_OUT_PROBLEMS = 400
-HELD_OUT_HARD = {"chain": 24, "shuffled": 24}
+HELD_OUT_HARD = {"chain": 12, "shuffled": 12, "pair": 12, "product": 12}
 OFFSETS = (0, 3000)
 
 
@@ -420,7 +443,7 @@ def make(seed, family, held_out):
 def training_problem(seed):
     """Token ids of a problem to train on: question, <sep>, solution, <eos>."""
     r = Random(seed * 2 + 1)
-    family = r.of(HARD) if r.chance(TRAINING_SHARE_OF_HARD) else r.of(EASY)
+    family = r.of(HARD + HARD[:2]) if r.chance(TRAINING_SHARE_OF_HARD) else r.of(EASY)
     question, solution, _, _ = make(seed * 2, family.__name__, False)
     return words_to_ids(question) + [SEP] + words_to_ids(solution) + [EOS]
 
