@@ -191,27 +191,44 @@ class Model(nn.Module):
             h = h + F.linear((F.silu(gate.float()) * up.float()).bfloat16(), p.down)
         return F.linear(self.norm(h, self.final_norm), self.head).float(), loss
 
+    def exported(self):
+        """(name in the file, parameter, rows that the export scales by 2^-SHIFT) for every tensor of model.safetensors."""
+        everything, nothing = slice(None), slice(0, 0)
+        yield "embedding.weight", self.embedding, everything
+        for i, p in enumerate(self.layers):
+            for name, parameter, rows in (
+                    ("attn_norm.weight", p.attn_norm, nothing), ("attn.q_a.weight", p.q_a, everything),
+                    ("attn.q_norm.weight", p.q_norm, nothing), ("attn.q_b.weight", p.q_b, nothing),
+                    ("attn.kv_a.weight", p.kv_a, slice(self.sizes["kv_latent"])), ("attn.kv_norm.weight", p.kv_norm, nothing),
+                    ("attn.w_uk.weight", p.w_uk, nothing), ("attn.w_uv.weight", p.w_uv, nothing),
+                    ("attn.o.weight", p.o, everything), ("indexer.q.weight", p.index_q, nothing),
+                    ("indexer.k.weight", p.index_k, everything), ("indexer.weights.weight", p.index_weights, nothing),
+                    ("indexer.k_norm.weight", p.index_norm_weight, nothing), ("indexer.k_norm.bias", p.index_norm_bias, nothing),
+                    ("mlp_norm.weight", p.mlp_norm, nothing), ("mlp.gate_up.weight", p.gate_up, nothing),
+                    ("mlp.down.weight", p.down, everything)):
+                yield f"layers.{i}.{name}", parameter, rows
+        yield "final_norm.weight", self.final_norm, nothing
+        yield "head.weight", self.head, nothing
+
     def export(self):
         """The tensors of model.safetensors: bf16, but the indexer's norm in f32."""
-        small = 2.0 ** -SHIFT
-        table = self.embedding.detach() * small
-        table[BOS] = 0
-        out = {"embedding.weight": table}
-        for i, p in enumerate(self.layers):
-            kv_a = p.kv_a.detach().clone()
-            kv_a[:self.sizes["kv_latent"]] *= small
-            tensors = {
-                "attn_norm.weight": p.attn_norm, "attn.q_a.weight": p.q_a * small, "attn.q_norm.weight": p.q_norm,
-                "attn.q_b.weight": p.q_b, "attn.kv_a.weight": kv_a, "attn.kv_norm.weight": p.kv_norm,
-                "attn.w_uk.weight": p.w_uk, "attn.w_uv.weight": p.w_uv, "attn.o.weight": p.o * small,
-                "indexer.q.weight": p.index_q, "indexer.k.weight": p.index_k * small,
-                "indexer.weights.weight": p.index_weights, "indexer.k_norm.weight": p.index_norm_weight,
-                "indexer.k_norm.bias": p.index_norm_bias, "mlp_norm.weight": p.mlp_norm,
-                "mlp.gate_up.weight": p.gate_up, "mlp.down.weight": p.down * small}
-            out.update({f"layers.{i}.{name}": t for name, t in tensors.items()})
-        out.update({"final_norm.weight": self.final_norm, "head.weight": self.head})
-        return {n: t.detach().cpu().float().contiguous() if ".k_norm." in n else t.detach().cpu().bfloat16().contiguous()
-                for n, t in out.items()}
+        out = {}
+        for name, parameter, rows in self.exported():
+            t = parameter.detach().float().cpu().clone()
+            t[rows] *= 2.0 ** -SHIFT
+            if name == "embedding.weight":
+                t[BOS] = 0
+            out[name] = t if ".k_norm." in name else t.bfloat16()
+        return out
+
+    @torch.no_grad()
+    def load_export(self, tensors):
+        """The inverse of export, on what bf16 kept."""
+        for name, parameter, rows in self.exported():
+            t = tensors[name].float()
+            t[rows] *= 2.0 ** SHIFT
+            parameter.copy_(t)
+        return self
 
 
 # ---- inference -------------------------------------------------------------------------------------------------------
