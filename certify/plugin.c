@@ -88,7 +88,7 @@ static bool await(plugin *p, double seconds, void *message, size_t size, char *h
 
 /* This program's file. Its name rather than /proc/self/exe, which is valgrind's under valgrind; but that where the file
  * is gone. */
-static const char *own_program(char *path, size_t size) {
+const char *hm_own_program(char *path, size_t size) {
     static const char deleted[] = " (deleted)";
     ssize_t n = readlink("/proc/self/exe", path, size - 1);
     if (n <= 0) return "/proc/self/exe";
@@ -118,7 +118,7 @@ static bool start_worker(plugin *p, char *why, size_t size) {
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
     char *argv[] = {"hallmark", WORKER_VERB, p->path, NULL};
     char program[4096];
-    int failed = posix_spawn(&p->pid, own_program(program, sizeof program), &files, &attributes, argv, environ);
+    int failed = posix_spawn(&p->pid, hm_own_program(program, sizeof program), &files, &attributes, argv, environ);
     posix_spawn_file_actions_destroy(&files);
     posix_spawnattr_destroy(&attributes);
     close(pair[1]);

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void *open_plugin(const char *path, hello *h) {
+void *hm_worker_load(const char *path, hello *h) {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library) {
         snprintf(h->error, sizeof h->error, "it cannot be loaded: %.220s", dlerror());
@@ -141,7 +141,7 @@ void hm_worker_main(int argc, char **argv) {
     static request r;
     static answer a;
     int fds[HM_MAX_ARGS], nfds;
-    void *library = open_plugin(argv[2], &h);
+    void *library = hm_worker_load(argv[2], &h);
     if (!hm_worker_send(WORKER_FD, &h, sizeof h, NULL, 0) || !library) _exit(0);
     while (receive(WORKER_FD, &r, sizeof r, fds, &nfds) && nfds == r.nbuffers) {
         serve(library, &r, fds, &a);

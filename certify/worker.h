@@ -36,6 +36,9 @@ typedef struct {
     char error[256];
 } answer;
 
+/* Loads a plug-in into this process. NULL, and a sentence in h->error, if it is not fit to be called. */
+void *hm_worker_load(const char *path, hello *h);
+
 /* Sends one message of size bytes and nfds file descriptors. */
 bool hm_worker_send(int fd, const void *message, size_t size, const int *fds, int nfds);
 

@@ -1,5 +1,5 @@
 /* The paired test against exact fractions, the divergence against the textbook's formula in long double. */
-#include "certify/score.h"
+#include "eval/score.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

@@ -1,0 +1,173 @@
+/* eval.c: what an evaluation is made of: the folder, the problems, and the paths that may be asked for. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../certify/faults.h"
+#include "compare.h"
+
+/* ---- the folder -----------------------------------------------------------------------------------------------------*/
+
+static bool fits(const hm_problem *p) {
+    return p->given_length >= 1 && p->given_length <= HM_EVAL_MOST && p->prompt_length + HM_EVAL_MOST <= TASK_TEXT;
+}
+
+hm_eval *hm_eval_open(const hm_eval_options *options, char *why, size_t size) {
+    char path[TASK_PATH + 32];
+    hm_eval *e = calloc(1, sizeof *e);
+    if (!e || !(e->folder = strdup(options->folder))) {
+        snprintf(why, size, "no memory for an evaluation");
+        hm_eval_close(e);
+        return NULL;
+    }
+    e->options = *options;
+    e->options.folder = e->folder;
+    if (strlen(e->folder) >= TASK_PATH) {
+        snprintf(why, size, "the folder's name is longer than %d bytes", TASK_PATH - 1);
+        hm_eval_close(e);
+        return NULL;
+    }
+    snprintf(path, sizeof path, "%s/model.safetensors", e->folder);
+    hm_model *model = hm_model_open(path, why, size);
+    if (model) {
+        e->vocab_size = hm_model_sizes_of(model)->vocab;
+        hm_model_close(model);
+        snprintf(path, sizeof path, "%s/vocab.json", e->folder);
+        e->vocab = hm_vocab_open(path, why, size);
+    }
+    if (e->vocab) {
+        snprintf(path, sizeof path, "%s/problems.jsonl", e->folder);
+        e->problems = hm_problems_open(path, e->vocab_size, why, size);
+    }
+    if (!e->problems) {
+        hm_eval_close(e);
+        return NULL;
+    }
+    for (int64_t i = 0; i < hm_eval_problems(e); i++) {
+        const hm_problem *p = hm_eval_problem(e, i);
+        if (fits(p)) continue;
+        snprintf(why, size, "%s: problem %lld has a prompt of %lld tokens (at most %d) and a solution of %lld (at most %d)",
+                 path, (long long)p->id, (long long)p->prompt_length, TASK_TEXT - HM_EVAL_MOST,
+                 (long long)p->given_length, HM_EVAL_MOST);
+        hm_eval_close(e);
+        return NULL;
+    }
+    e->golden = calloc((size_t)hm_eval_problems(e) + 1, sizeof *e->golden);
+    if (e->golden) return e;
+    snprintf(why, size, "no memory for an evaluation");
+    hm_eval_close(e);
+    return NULL;
+}
+
+void hm_eval_close(hm_eval *e) {
+    if (!e) return;
+    for (int64_t i = 0; e->golden && i < hm_eval_problems(e); i++) free(e->golden[i].forced), free(e->golden[i].greedy);
+    free(e->golden);
+    hm_problems_close(e->problems);
+    hm_vocab_close(e->vocab);
+    free(e->folder);
+    free(e);
+}
+
+hm_eval_options *hm_eval_options_of(hm_eval *e) { return &e->options; }
+int64_t hm_eval_problems(const hm_eval *e) { return hm_problems_count(e->problems); }
+const hm_problem *hm_eval_problem(const hm_eval *e, int64_t i) { return hm_problems_at(e->problems, i); }
+
+int64_t *hm_eval_spread(int64_t all, int64_t n) {
+    int64_t *at = calloc((size_t)n + 1, sizeof *at);
+    for (int64_t i = 0; at && i < n; i++) at[i] = i * all / n;
+    return at;
+}
+
+/* ---- paths ----------------------------------------------------------------------------------------------------------*/
+
+static bool refuse(char *why, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static bool refuse(char *why, size_t size, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    vsnprintf(why, size, format, list);
+    va_end(list);
+    return false;
+}
+
+/* The op that a fault or a variant is for. */
+static bool one_op(const char *spec, bool *provides, char *why, size_t size) {
+    char id[256];
+    size_t kind = strcspn(spec, ":") + 1;
+    snprintf(id, sizeof id, "%.*s", (int)strcspn(spec + kind, "@"), spec + kind);
+    const hm_fault *fault = kind == 6 ? hm_fault_named(id) : NULL;
+    const hm_variant *variant = kind == 8 ? hm_variant_named(id) : NULL;
+    if (!fault && !variant)
+        return refuse(why, size, "there is no %.*s \"%s\"; `hallmark list %.*ss` names them", (int)kind - 1, spec, id,
+                      (int)kind - 1, spec);
+    int op = hm_model_op_named(fault ? fault->op : variant->op);
+    if (op >= 0 && provides) provides[op] = true;
+    return true;
+}
+
+static bool plugin_ops(const char *path, bool *provides, char *why, size_t size) {
+    if (strlen(path) >= TASK_PATH)
+        return refuse(why, size, "the plug-in's path is longer than %d bytes", TASK_PATH - 1);
+    hm_impl *impl = hm_plugin_open(path, HM_EVAL_TIMEOUT, why, size);
+    if (!impl) return false;
+    bool host = impl->place == HM_HOST;
+    for (int i = 0; i < HM_MODEL_OPS && host && provides; i++)
+        provides[i] = impl->provides(impl, hm_model_op_info((hm_model_op)i));
+    hm_impl_close(impl);
+    return true;
+}
+
+bool hm_eval_spec_check(const char *spec, bool provides[HM_MODEL_OPS], char *why, size_t size) {
+    size_t length = strlen(spec);
+    if (provides) memset(provides, 0, HM_MODEL_OPS * sizeof *provides);
+    if (!strncmp(spec, "fault:", 6) || !strncmp(spec, "variant:", 8)) return one_op(spec, provides, why, size);
+    if (strchr(spec, '/') || (length > 3 && !strcmp(spec + length - 3, ".so")))
+        return plugin_ops(spec, provides, why, size);
+    bool ref = !strcmp(spec, "ref"), cpu = !strcmp(spec, "cpu");
+    if (!ref && !cpu && strcmp(spec, "cuda"))
+        return refuse(why, size,
+                      "there is no implementation \"%s\"; it has to be ref, cpu, fault:ID, variant:ID or a plug-in's path "
+                      "ending in .so",
+                      spec);
+    for (int i = 0; i < HM_MODEL_OPS && provides; i++)
+        provides[i] = ref || (cpu && hm_model_op_info((hm_model_op)i)->cpu);
+    return true;
+}
+
+/* ---- noise ----------------------------------------------------------------------------------------------------------*/
+
+/* Where a class stands in an op's list, tightest first. */
+static size_t place_of_class(const hm_op_info *op, const char *class) {
+    const char *at = strstr(op->classes, class);
+    return at ? (size_t)(at - op->classes) : (size_t)-1;
+}
+
+static bool legal(const hm_variant *v, const hm_op_info *op) {
+    return !strcmp(v->op, op->name) &&
+           place_of_class(op, v->class_name) <= place_of_class(op, op->class_required);
+}
+
+/* Variant k of op, counted around; NULL if it has none. */
+static const hm_variant *legal_variant(const hm_op_info *op, int k) {
+    int count = 0;
+    for (int i = 0; i < hm_variant_count(); i++) count += legal(hm_variant_at(i), op);
+    if (count == 0) return NULL;
+    k %= count;
+    for (int i = 0;; i++)
+        if (legal(hm_variant_at(i), op) && k-- == 0) return hm_variant_at(i);
+}
+
+int hm_eval_legal_paths(hm_eval_path *paths, int n) {
+    static char text[HM_EVAL_LEGAL][HM_MODEL_OPS][128];
+    if (n > HM_EVAL_LEGAL) n = HM_EVAL_LEGAL;
+    for (int k = 0; k < n; k++) {
+        paths[k] = (hm_eval_path){{NULL}, false};
+        for (int i = 0; i < HM_MODEL_OPS; i++) {
+            const hm_variant *v = legal_variant(hm_model_op_info((hm_model_op)i), k);
+            if (!v) continue;
+            snprintf(text[k][i], sizeof text[k][i], "variant:%s", v->id);
+            paths[k].of[i] = text[k][i];
+        }
+    }
+    return n;
+}
