@@ -53,11 +53,12 @@ const char *hm_vocab_word(const hm_vocab *vocab, int64_t id); /* NULL if there i
 /* ---- whose functions, and who looks on ------------------------------------------------------------------------------*/
 
 /* The ops that the model is made of. */
-#define HM_MODEL_OP_LIST(X)                                                                                    \
-    X(rope_table)                                                                                              \
-    X(embedding) X(rms_norm) X(fused_add_rms_norm) X(linear) X(rotary_embedding) X(concat_mla_q)               \
-        X(concat_and_cache_mla) X(layer_norm) X(quant_fp8_group) X(index_weights) X(indexer_k_quant_and_cache) \
-            X(cp_gather_indexer_k_quant_cache) X(fp8_mqa_logits) X(fp8_paged_mqa_logits) X(top_k_per_row)      \
+#define HM_MODEL_OP_LIST(X)                                                                                 \
+    X(rope_table)                                                                                           \
+    X(embedding)                                                                                            \
+    X(rms_norm) X(fused_add_rms_norm) X(linear) X(rotary_embedding) X(concat_mla_q) X(concat_and_cache_mla) \
+        X(layer_norm) X(quant_fp8_group) X(index_weights) X(indexer_k_quant_and_cache)                      \
+            X(cp_gather_indexer_k_quant_cache) X(fp8_mqa_logits) X(fp8_paged_mqa_logits) X(top_k_per_row)   \
                 X(translate_indices) X(sparse_mla_decode) X(silu_and_mul)
 
 typedef enum {
@@ -131,6 +132,7 @@ typedef struct {
     int64_t most;         /* tokens to predict, at least 1; prompt_length + most is at most options.length + 1 */
     int32_t *out;         /* [most]: the tokens with the largest logits, of given tokens too; may be NULL */
     int64_t count;        /* out: how many tokens were predicted, <eos> included; `most` for given tokens */
+    int32_t next;         /* the run's own: the token that follows */
 } hm_model_request;
 
 /* Sees the logits of every token that was fed to the model, prompts included: logits[0 .. vocab - 1] predict token
