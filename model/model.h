@@ -14,9 +14,10 @@
  * problems.c the word problems of problems.jsonl
  * record.c   recorded calls as a trace
  *
- * A model is read only and may serve many batches, each on a thread of its own. What a batch computes is a pure function
- * of the weights, the requests and the functions in the table: with functions whose rows do not depend on each other (all
- * of ref's) the bits are the same for any thread count, batch, chunk and block size. Nothing here prints or exits. */
+ * A model is read only and may serve many batches, each on a thread of its own, which is also the fastest way to run many
+ * requests: inside a thread of the caller's the ops use no further threads. What a batch computes is a pure function of
+ * the weights, the requests and the functions in the table; with functions whose rows do not depend on each other (all of
+ * ref's) the bits are the same for any thread count, batch, chunk and block size. Nothing here prints or exits. */
 #ifndef HM_MODEL_H
 #define HM_MODEL_H
 
