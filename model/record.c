@@ -1,0 +1,2 @@
+/* record.c: recorded calls as a trace. */
+#include "model.h"
