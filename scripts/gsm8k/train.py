@@ -176,8 +176,8 @@ def trained_forward(tensors, ids, offset):
 
 
 def write_sample(path, tensors, held_out, metadata):
-    """Problems of SAMPLES families, offsets in turn, with their solutions: ids, and the logits of reference_forward and of
-    trained_forward on the CPU."""
+    """Problems of SAMPLES families, offsets in turn, with their solutions: ids, and the logits that predict the solution's
+    tokens, of reference_forward and of trained_forward on the CPU."""
     out, families = {}, {}
     for p in held_out:
         n = len(families)
@@ -186,8 +186,9 @@ def write_sample(path, tensors, held_out, metadata):
             ids = p["prompt_ids"] + p["solution_ids"]
             out[f"{n}.ids"] = torch.tensor(ids, dtype=torch.int32)
             out[f"{n}.offset"] = torch.tensor([p["offset"]], dtype=torch.int32)
-            out[f"{n}.logits"] = reference_forward(tensors, ids, p["offset"])
-            out[f"{n}.trained_logits"] = trained_forward(tensors, ids, p["offset"])
+            rows = slice(len(p["prompt_ids"]) - 1, len(ids) - 1)
+            out[f"{n}.logits"] = reference_forward(tensors, ids, p["offset"])[rows]
+            out[f"{n}.trained_logits"] = trained_forward(tensors, ids, p["offset"])[rows]
     write_safetensors(path, out, {**metadata, "problems": json.dumps(list(families.values())), "top_k": str(SIZES["top_k"])})
 
 
