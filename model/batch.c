@@ -67,7 +67,7 @@ static void plan(hm_model_batch *b) {
     const hm_model_sizes *z = &b->model->sizes;
     int64_t rows = b->rows, requests = b->options.requests, all_blocks = requests * b->blocks;
     int64_t groups = (z->index_dim + 127) / 128, wide = b->options.length > rows ? b->options.length : rows;
-    b->rope = shape(HM_F32, z->max_position, z->rope, 0, 0);
+    b->rope = shape(HM_F32, b->options.positions, z->rope, 0, 0);
     b->mla = shape(HM_BF16, z->layers, all_blocks, b->options.block_size, z->kv_latent + z->rope);
     b->index_keys = shape(HM_U8, z->layers, all_blocks, b->options.block_size, z->index_dim + 4 * groups);
     b->in = (hm_model_inputs){
@@ -173,6 +173,7 @@ static bool fill_options(hm_model_batch *b, char *why, size_t size) {
         {"block_size", 64, 1 << 16, &o->block_size},
         {"chunk", 512, 1 << 16, &o->chunk},
         {"top_k", b->model->sizes.top_k, 1 << 16, &o->top_k},
+        {"positions", b->model->sizes.max_position, b->model->sizes.max_position, &o->positions},
     };
     for (size_t i = 0; i < sizeof each / sizeof *each; i++) {
         if (*each[i].value == 0) *each[i].value = each[i].fallback;

@@ -46,7 +46,7 @@ struct hm_model_batch {
     int64_t blocks, stride;    /* blocks of a request; from one of its blocks to its next */
     int64_t rows;              /* the most that a step has */
     char *memory;              /* all that follows lies here */
-    hm_tensor rope;            /* [max_position, rope] f32 */
+    hm_tensor rope;            /* [positions, rope] f32 */
     hm_tensor mla, index_keys; /* [layers, blocks, block_size, kv_latent + rope] bf16  [.., index_dim + 4 groups] u8 */
     hm_model_inputs in;
     hm_model_scratch scratch;

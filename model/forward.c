@@ -179,7 +179,8 @@ static hm_model_scratch scratch_of(const hm_model_batch *b, const hm_model_step 
     hm_tensor *each = (hm_tensor *)&s;
     for (size_t i = 0; i < sizeof s / sizeof *each; i++) each[i] = first_rows(each[i], step->rows);
     /* A prompt sees the keys of its chunk, gathered side by side: as many as there are rows. */
-    s.index_logits = slice(s.index_logits, 1, 0, step->decode ? b->options.length : step->rows);
+    const int64_t logits[] = {step->rows, step->decode ? b->options.length : step->rows};
+    s.index_logits = hm_tensor_of(s.index_logits.data, HM_F32, 2, logits);
     return s;
 }
 

@@ -130,10 +130,9 @@ static hm_status check(const hm_model_batch *b, int64_t i, const hm_model_reques
                  (long long)i, (long long)r->prompt_length, (long long)r->most, (long long)length);
         return HM_BAD_PARAM;
     }
-    if (r->position < 0 || r->position > z->max_position - (r->prompt_length + r->most - 1)) {
-        snprintf(why, size, "request %lld is at position %lld with %lld tokens; the model has %lld positions",
-                 (long long)i, (long long)r->position, (long long)(r->prompt_length + r->most - 1),
-                 (long long)z->max_position);
+    if (r->position < 0 || r->position > b->options.positions - (r->prompt_length + r->most - 1)) {
+        snprintf(why, size, "request %lld is at position %lld with %lld tokens; there are %lld positions", (long long)i,
+                 (long long)r->position, (long long)(r->prompt_length + r->most - 1), (long long)b->options.positions);
         return HM_BAD_PARAM;
     }
     for (int64_t t = 0; t < r->prompt_length + (r->given ? r->most : 0); t++) {

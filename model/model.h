@@ -54,13 +54,14 @@ const char *hm_vocab_word(const hm_vocab *vocab, int64_t id); /* NULL if there i
 /* ---- whose functions, and who looks on ------------------------------------------------------------------------------*/
 
 /* The ops that the model is made of. */
-#define HM_MODEL_OP_LIST(X)                                                                                 \
-    X(rope_table)                                                                                           \
-    X(embedding)                                                                                            \
-    X(rms_norm) X(fused_add_rms_norm) X(linear) X(rotary_embedding) X(concat_mla_q) X(concat_and_cache_mla) \
-        X(layer_norm) X(quant_fp8_group) X(index_weights) X(indexer_k_quant_and_cache)                      \
-            X(cp_gather_indexer_k_quant_cache) X(fp8_mqa_logits) X(fp8_paged_mqa_logits) X(top_k_per_row)   \
-                X(translate_indices) X(sparse_mla_decode) X(silu_and_mul)
+#define HM_MODEL_OP_LIST(X)                                                                                      \
+    X(rope_table)                                                                                                \
+    X(embedding)                                                                                                 \
+    X(rms_norm)                                                                                                  \
+    X(fused_add_rms_norm) X(linear) X(rotary_embedding) X(concat_mla_q) X(concat_and_cache_mla) X(layer_norm)    \
+        X(quant_fp8_group) X(index_weights) X(indexer_k_quant_and_cache) X(cp_gather_indexer_k_quant_cache)      \
+            X(fp8_mqa_logits) X(fp8_paged_mqa_logits) X(top_k_per_row) X(translate_indices) X(sparse_mla_decode) \
+                X(silu_and_mul)
 
 typedef enum {
 #define HM_MODEL_OP_ENUM(op) HM_MODEL_##op,
@@ -113,6 +114,7 @@ typedef struct {
     int64_t block_size; /* tokens of a block of the paged caches; 0 means 64 */
     int64_t chunk;      /* tokens of prompts that are read together, at least one prompt; 0 means 512 */
     int64_t top_k;      /* 0 means the model's */
+    int64_t positions;  /* rows of the rope table; 0 means as many as the model has */
     hm_model_table table;
     hm_model_observer observer;
 } hm_model_options;
