@@ -36,6 +36,9 @@ typedef struct {
     char error[256];
 } answer;
 
+/* plugin.c: the file of this program, to start it again. */
+const char *hm_own_program(char *path, size_t size);
+
 /* Loads a plug-in into this process. NULL, and a sentence in h->error, if it is not fit to be called. */
 void *hm_worker_load(const char *path, hello *h);
 

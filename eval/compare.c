@@ -69,58 +69,73 @@ static int64_t behind_mark(const hm_eval *e, const int32_t *text, int64_t count)
     return count;
 }
 
-static void add(hm_eval_result *r, int64_t row, bool greedy, int64_t place, double kl, double difference) {
-    int64_t at = (2 * row + greedy) * HM_EVAL_MOST + place;
-    r->token_kl[at] = kl, r->token_difference[at] = difference;
-}
-
-static void take_forced(const hm_eval *e, const hm_problem *p, const float *logits, int64_t at, hm_eval_result *r) {
-    hm_eval_row *row = &r->row[at];
-    const float *golden = e->golden[row->at].forced;
-    int64_t mark = behind_mark(e, p->given, p->given_length);
-    row->forced_right = mark < p->given_length;
-    row->tokens = p->given_length;
+/* Logits of the solution's places: how many tokens are the most probable ones, and whether all behind #### are. */
+static int64_t correct_of(const hm_eval *e, const hm_problem *p, const float *logits, bool *answer) {
+    int64_t correct = 0, mark = behind_mark(e, p->given, p->given_length);
+    *answer = mark < p->given_length;
     for (int64_t i = 0; i < p->given_length; i++) {
-        double difference, kl = hm_kl(golden + i * e->vocab_size, logits + i * e->vocab_size, e->vocab_size, &difference);
-        bool correct = largest(logits + i * e->vocab_size, e->vocab_size) == p->given[i];
-        row->correct += correct;
-        if (i >= mark && !correct) row->forced_right = false;
-        add(r, at, false, i, kl, difference);
+        bool is = largest(logits + i * e->vocab_size, e->vocab_size) == p->given[i];
+        correct += is;
+        if (i >= mark && !is) *answer = false;
     }
+    return correct;
 }
 
-static void take_greedy(const hm_eval *e, const hm_problem *p, const task_answer *a, const float *logits, int64_t at,
-                        bool along, hm_eval_result *r) {
-    hm_eval_row *row = &r->row[at];
-    const golden_answer *golden = &e->golden[row->at];
-    int64_t count = words(a->count), same = 0;
+static bool right_answer(const hm_eval *e, const hm_problem *p, const int32_t *out, int64_t count) {
     char answer[64];
-    for (int64_t i = 0; i < count && i < golden->count; i++, same++) {
-        double difference;
-        double kl = hm_kl(golden->greedy + i * e->vocab_size, logits + i * e->vocab_size, e->vocab_size, &difference);
-        add(r, at, true, i, kl, difference);
-        if (a->out[i] != golden->out[i]) break;
+    return hm_model_answer(e->vocab, out, count, answer, sizeof answer) && !strcmp(answer, p->answer);
+}
+
+/* The first `places` places, logits beside the golden path's. */
+static void add_places(const hm_eval *e, const float *golden, const float *logits, int64_t places, int64_t row,
+                       bool greedy, hm_eval_result *r) {
+    int64_t at = (2 * row + greedy) * HM_EVAL_MOST;
+    for (int64_t i = 0; i < places; i++)
+        r->token_kl[at + i] =
+            hm_kl(golden + i * e->vocab_size, logits + i * e->vocab_size, e->vocab_size, &r->token_difference[at + i]);
+}
+
+/* One problem on a path: words and logits, NULL where it was not run. along: the words are the golden path's. */
+static void take(const hm_eval *e, int64_t at, const float *forced, const float *greedy, const int32_t *out,
+                 int64_t count, bool along, hm_eval_result *r) {
+    hm_eval_row *row = &r->row[at];
+    const hm_problem *p = hm_eval_problem(e, row->at);
+    const golden_answer *golden = &e->golden[row->at];
+    if (forced) {
+        row->tokens = p->given_length;
+        row->correct = correct_of(e, p, forced, &row->forced_right);
+        add_places(e, golden->forced, forced, p->given_length, at, false, r);
+        row->bits = XXH3_64bits(forced, logit_bytes(e, p->given_length));
     }
-    if (along) return;
-    row->same_answer = same == count && count == golden->count;
-    row->right = hm_model_answer(e->vocab, a->out, count, answer, sizeof answer) && !strcmp(answer, p->answer);
+    if (greedy) {
+        int64_t same = 0;
+        while (same < count && same < golden->count && out[same] == golden->out[same]) same++;
+        int64_t places = same < count && same < golden->count ? same + 1 : same; /* up to the first other word */
+        add_places(e, golden->greedy, greedy, places, at, true, r);
+        row->bits = XXH3_64bits_withSeed(greedy, logit_bytes(e, count), row->bits);
+        row->bits = XXH3_64bits_withSeed(out, (size_t)count * sizeof *out, row->bits);
+        row->same_answer = !along && same == count && count == golden->count;
+        row->right = !along && right_answer(e, p, out, count);
+    }
 }
 
 void compare_take(hm_eval *e, const task *t, int64_t first, hm_eval_result *r) {
     for (int64_t i = 0; i < t->problems; i++) {
-        const hm_problem *p = hm_eval_problem(e, t->problem[i]);
         task_answer *a = task_answer_of(t, e->vocab_size, i);
-        float *forced = task_logits(a, e->vocab_size, false), *greedy = task_logits(a, e->vocab_size, true);
         for (int64_t w = 0; w < HM_EVAL_MOST; w++) /* what a stray write may have left is no word */
             if (a->out[w] < 0 || a->out[w] >= e->vocab_size) a->out[w] = HM_MODEL_PAD;
-        if (t->teacher_forced) take_forced(e, p, forced, first + i, r);
-        if (t->greedy) take_greedy(e, p, a, greedy, first + i, t->along, r);
-        uint64_t bits = XXH3_64bits(a->out, (size_t)words(a->count) * sizeof *a->out);
-        if (t->teacher_forced) bits = XXH3_64bits_withSeed(forced, logit_bytes(e, p->given_length), bits);
-        if (t->greedy) bits = XXH3_64bits_withSeed(greedy, logit_bytes(e, a->count), bits);
-        r->row[first + i].bits = bits;
+        take(e, first + i, t->teacher_forced ? task_logits(a, e->vocab_size, false) : NULL,
+             t->greedy ? task_logits(a, e->vocab_size, true) : NULL, a->out, words(a->count), t->along, r);
     }
     for (int op = 0; op < HM_MODEL_OPS; op++) r->calls[op] += t->calls[op], r->declined[op] += t->declined[op];
+}
+
+void compare_take_golden(const hm_eval *e, hm_eval_result *r) {
+    for (int64_t i = 0; i < r->problems; i++) {
+        const golden_answer *g = &e->golden[r->row[i].at];
+        take(e, i, e->options.teacher_forced ? g->forced : NULL, e->options.greedy ? g->greedy : NULL, g->out, g->count,
+             e->options.along, r);
+    }
 }
 
 bool compare_begin(hm_eval_result *r, const int64_t *problem, int64_t problems) {
@@ -135,40 +150,60 @@ bool compare_begin(hm_eval_result *r, const int64_t *problem, int64_t problems) 
     return true;
 }
 
-/* Mean over the tokens of one problem that were compared; all of them go to list. */
-static double gather(hm_eval_result *r, int64_t row, bool greedy, hm_kl_list *list) {
-    double sum = 0;
-    int64_t count = 0;
-    for (int64_t i = 0; i < HM_EVAL_MOST; i++) {
-        int64_t at = (2 * row + greedy) * HM_EVAL_MOST + i;
-        if (r->token_kl[at] < 0) continue;
-        sum += r->token_kl[at], count++;
-        if (hm_kl_add(list, r->token_kl[at], r->token_difference[at])) continue;
-        r->end = HM_EVAL_FAILED;
-        snprintf(r->why, sizeof r->why, "no memory for the divergences");
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The level of a mode over the first rows; false: no memory. */
+static bool level_of(hm_eval_result *r, hm_eval_mode mode, int64_t rows, hm_eval_level *level) {
+    hm_kl_list list = {0};
+    double *means = calloc((size_t)rows + 1, sizeof *means);
+    bool ok = means;
+    for (int64_t row = 0; row < rows && ok; row++) {
+        int64_t at = (2 * row + mode) * HM_EVAL_MOST, first = list.count;
+        for (int64_t i = at; i < at + HM_EVAL_MOST && ok; i++) {
+            if (r->token_kl[i] < 0) continue; /* not compared */
+            means[row] += r->token_kl[i];
+            ok = hm_kl_add(&list, r->token_kl[i], r->token_difference[i]);
+        }
+        if (list.count > first) means[row] /= (double)(list.count - first);
+        r->row[row].kl[mode] = means[row];
     }
-    return count ? sum / (double)count : 0;
+    if (ok && list.count) {
+        qsort(means, (size_t)rows, sizeof *means, ascending);
+        *level = (hm_eval_level){.tokens = list.count,
+                                 .mean = hm_kl_mean(&list),
+                                 .middle = means[rows / 2],
+                                 .difference = list.largest_difference};
+        level->tail = hm_kl_quantile(&list, 0.99);
+    }
+    free(means);
+    hm_kl_free(&list);
+    return ok;
 }
 
-static bool right_on_golden(const hm_eval *e, int64_t problem) {
-    const golden_answer *g = &e->golden[problem];
-    char answer[64];
-    return hm_model_answer(e->vocab, g->out, g->count, answer, sizeof answer) &&
-           !strcmp(answer, hm_eval_problem(e, problem)->answer);
-}
-
-void compare_finish(const hm_eval *e, hm_eval_result *r) {
+void compare_finish(const hm_eval *e, int64_t judged, hm_eval_result *r) {
     bool done = r->end == HM_EVAL_DONE && r->row && r->token_kl && r->token_difference;
     for (int64_t i = 0; i < r->problems && done; i++) {
         hm_eval_row *row = &r->row[i];
-        bool golden = e->options.greedy && right_on_golden(e, row->at);
+        const hm_problem *p = hm_eval_problem(e, row->at);
+        const golden_answer *g = &e->golden[row->at];
+        bool golden = e->options.greedy && !e->options.along && right_answer(e, p, g->out, g->count), answer = false;
+        if (e->options.teacher_forced) r->golden_correct += correct_of(e, p, g->forced, &answer);
+        r->golden_forced_right += answer;
+        r->golden_right += golden;
         r->right += row->right, r->forced_right += row->forced_right, r->same_answer += row->same_answer;
         r->tokens += row->tokens, r->correct += row->correct;
         r->lost += golden && !row->right, r->gained += !golden && row->right;
-        r->golden_right += golden;
-        row->forced_kl = gather(r, i, false, &r->forced);
-        row->greedy_kl = gather(r, i, true, &r->greedy);
         r->bits = XXH3_64bits_withSeed(&row->bits, sizeof row->bits, r->bits);
+    }
+    for (int mode = 0; mode < HM_EVAL_MODES && done; mode++) {
+        done = level_of(r, (hm_eval_mode)mode, r->problems, &r->level[mode]) &&
+               level_of(r, (hm_eval_mode)mode, judged, &r->judged[mode]);
+        if (done) continue;
+        r->end = HM_EVAL_FAILED;
+        snprintf(r->why, sizeof r->why, "no memory for the divergences");
     }
     free(r->token_kl);
     free(r->token_difference);
@@ -177,7 +212,5 @@ void compare_finish(const hm_eval *e, hm_eval_result *r) {
 
 void hm_eval_result_free(hm_eval_result *r) {
     free(r->row);
-    hm_kl_free(&r->forced);
-    hm_kl_free(&r->greedy);
     *r = (hm_eval_result){0};
 }

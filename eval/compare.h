@@ -26,9 +26,10 @@ void compare_words_of_golden(const hm_eval *e, int64_t problem, task_answer *to)
 /* What a group left: kept as the golden path's, or compared with it. first: of the group's problems in r. */
 void compare_keep_golden(hm_eval *e, const task *t, int64_t first, hm_eval_result *r);
 void compare_take(hm_eval *e, const task *t, int64_t first, hm_eval_result *r);
+void compare_take_golden(const hm_eval *e, hm_eval_result *r); /* a path with ref for every op */
 
 /* Before the first group and after the last. */
 bool compare_begin(hm_eval_result *r, const int64_t *problem, int64_t problems); /* false: no memory */
-void compare_finish(const hm_eval *e, hm_eval_result *r);
+void compare_finish(const hm_eval *e, int64_t judged, hm_eval_result *r);        /* judged: the first so many */
 
 #endif

@@ -1,4 +1,5 @@
 /* eval.c: what an evaluation is made of: the folder, the problems, and the paths that may be asked for. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,9 +47,10 @@ hm_eval *hm_eval_open(const hm_eval_options *options, char *why, size_t size) {
     for (int64_t i = 0; i < hm_eval_problems(e); i++) {
         const hm_problem *p = hm_eval_problem(e, i);
         if (fits(p)) continue;
-        snprintf(why, size, "%s: problem %lld has a prompt of %lld tokens (at most %d) and a solution of %lld (at most %d)",
-                 path, (long long)p->id, (long long)p->prompt_length, TASK_TEXT - HM_EVAL_MOST,
-                 (long long)p->given_length, HM_EVAL_MOST);
+        snprintf(why, size,
+                 "%s: problem %lld has a prompt of %lld tokens (at most %d) and a solution of %lld (at most %d)", path,
+                 (long long)p->id, (long long)p->prompt_length, TASK_TEXT - HM_EVAL_MOST, (long long)p->given_length,
+                 HM_EVAL_MOST);
         hm_eval_close(e);
         return NULL;
     }
@@ -73,9 +75,13 @@ hm_eval_options *hm_eval_options_of(hm_eval *e) { return &e->options; }
 int64_t hm_eval_problems(const hm_eval *e) { return hm_problems_count(e->problems); }
 const hm_problem *hm_eval_problem(const hm_eval *e, int64_t i) { return hm_problems_at(e->problems, i); }
 
-int64_t *hm_eval_spread(int64_t all, int64_t n) {
-    int64_t *at = calloc((size_t)n + 1, sizeof *at);
-    for (int64_t i = 0; at && i < n; i++) at[i] = i * all / n;
+static int64_t common_divisor(int64_t a, int64_t b) { return b ? common_divisor(b, a % b) : a; }
+
+/* Steps of the golden section, which leave no large gap anywhere. */
+int64_t *hm_eval_order(int64_t all) {
+    int64_t *at = calloc((size_t)all + 1, sizeof *at), step = (int64_t)(0.6180339887 * (double)all);
+    while (step < 1 || common_divisor(step, all) != 1) step++;
+    for (int64_t i = 0; at && i < all; i++) at[i] = i * step % all;
     return at;
 }
 
@@ -125,49 +131,18 @@ bool hm_eval_spec_check(const char *spec, bool provides[HM_MODEL_OPS], char *why
         return plugin_ops(spec, provides, why, size);
     bool ref = !strcmp(spec, "ref"), cpu = !strcmp(spec, "cpu");
     if (!ref && !cpu && strcmp(spec, "cuda"))
-        return refuse(why, size,
-                      "there is no implementation \"%s\"; it has to be ref, cpu, fault:ID, variant:ID or a plug-in's path "
-                      "ending in .so",
-                      spec);
+        return refuse(
+            why, size,
+            "there is no implementation \"%s\"; it has to be ref, cpu, fault:ID, variant:ID or a plug-in's path "
+            "ending in .so",
+            spec);
     for (int i = 0; i < HM_MODEL_OPS && provides; i++)
         provides[i] = ref || (cpu && hm_model_op_info((hm_model_op)i)->cpu);
     return true;
 }
 
-/* ---- noise ----------------------------------------------------------------------------------------------------------*/
-
-/* Where a class stands in an op's list, tightest first. */
-static size_t place_of_class(const hm_op_info *op, const char *class) {
-    const char *at = strstr(op->classes, class);
-    return at ? (size_t)(at - op->classes) : (size_t)-1;
-}
-
-static bool legal(const hm_variant *v, const hm_op_info *op) {
-    return !strcmp(v->op, op->name) &&
-           place_of_class(op, v->class_name) <= place_of_class(op, op->class_required);
-}
-
-/* Variant k of op, counted around; NULL if it has none. */
-static const hm_variant *legal_variant(const hm_op_info *op, int k) {
-    int count = 0;
-    for (int i = 0; i < hm_variant_count(); i++) count += legal(hm_variant_at(i), op);
-    if (count == 0) return NULL;
-    k %= count;
-    for (int i = 0;; i++)
-        if (legal(hm_variant_at(i), op) && k-- == 0) return hm_variant_at(i);
-}
-
-int hm_eval_legal_paths(hm_eval_path *paths, int n) {
-    static char text[HM_EVAL_LEGAL][HM_MODEL_OPS][128];
-    if (n > HM_EVAL_LEGAL) n = HM_EVAL_LEGAL;
-    for (int k = 0; k < n; k++) {
-        paths[k] = (hm_eval_path){{NULL}, false};
-        for (int i = 0; i < HM_MODEL_OPS; i++) {
-            const hm_variant *v = legal_variant(hm_model_op_info((hm_model_op)i), k);
-            if (!v) continue;
-            snprintf(text[k][i], sizeof text[k][i], "variant:%s", v->id);
-            paths[k].of[i] = text[k][i];
-        }
-    }
-    return n;
+bool hm_eval_is_ref(const hm_eval_path *path) {
+    for (int i = 0; i < HM_MODEL_OPS; i++)
+        if (path->of[i] && strcmp(path->of[i], "ref")) return false;
+    return true;
 }

@@ -27,18 +27,21 @@ enum {
  * model's calls only: "fault:rotary_embedding.not_rotated@index_rope". */
 typedef struct {
     const char *of[HM_MODEL_OPS];
-    bool cleared; /* outputs are zeros before each call of an implementation, as fresh memory often is; else they hold what
+    bool
+        cleared; /* outputs are zeros before each call of an implementation, as fresh memory often is; else they hold what
                    * the buffer held before */
+    const int64_t *problem;   /* [problems]: which ones */
+    int64_t problems, judged; /* judged: the first so many are those that the noise was measured on; 0: all */
 } hm_eval_path;
 
 typedef struct {
-    const char *folder;              /* model.safetensors, vocab.json, problems.jsonl */
-    int64_t block_size, top_k;       /* 0: the model's own */
-    bool teacher_forced, greedy;     /* what is run */
-    bool along;                      /* decoding is given the golden path's words: all of them are compared, and there is
+    const char *folder;          /* model.safetensors, vocab.json, problems.jsonl */
+    int64_t block_size, top_k;   /* 0: the model's own */
+    bool teacher_forced, greedy; /* what is run */
+    bool along;                  /* decoding is given the golden path's words: all of them are compared, and there is
                                       * no score; faster for a path that goes astray */
-    int processes;                   /* at a time */
-    double timeout;                  /* seconds that one call of an op has */
+    int processes;               /* at a time */
+    double timeout;              /* seconds that one call of an op has */
     void (*progress)(void *with, double share); /* of what hm_eval_run was asked to do; may be NULL */
     bool (*interrupted)(void);                  /* asked now and then; may be NULL */
     void *with;
@@ -47,48 +50,63 @@ typedef struct {
 typedef struct hm_eval hm_eval;
 /* Opens what is in the folder. NULL with one sentence in why. */
 hm_eval *hm_eval_open(const hm_eval_options *options, char *why, size_t size);
-void hm_eval_close(hm_eval *e); /* NULL is fine */
+void hm_eval_close(hm_eval *e);                  /* NULL is fine */
 hm_eval_options *hm_eval_options_of(hm_eval *e); /* what is run, and progress, may be changed between runs */
 int64_t hm_eval_problems(const hm_eval *e);
 const hm_problem *hm_eval_problem(const hm_eval *e, int64_t i);
 
+typedef enum { HM_EVAL_FORCED = 0, HM_EVAL_GREEDY, HM_EVAL_MODES } hm_eval_mode;
+
 /* One problem on one path. */
 typedef struct {
-    int64_t at;                  /* which problem */
-    bool right;                  /* the number behind the last #### of the greedy answer is the problem's */
-    bool forced_right;           /* every token behind #### is the most probable one, given those before it */
-    bool same_answer;            /* the greedy answer has the same tokens as the golden path's */
-    int64_t tokens, correct;     /* given the solution: places, and those where its token is the most probable one */
-    double forced_kl, greedy_kl; /* means over this problem */
-    uint64_t bits;               /* hash of its logits and words */
+    int64_t at;               /* which problem */
+    bool right;               /* the number behind the last #### of the greedy answer is the problem's */
+    bool forced_right;        /* every token behind #### is the most probable one, given those before it */
+    bool same_answer;         /* the greedy answer has the same tokens as the golden path's */
+    int64_t tokens, correct;  /* given the solution: places, and those where its token is the most probable one */
+    double kl[HM_EVAL_MODES]; /* means over this problem */
+    uint64_t bits;            /* hash of its logits and words */
 } hm_eval_row;
+
+/* How far a path is from the golden path, in one mode. The mean hangs on a few tokens, since one key selected instead of
+ * another can turn a word that the model wavers about: legal paths reach 2e-4 on a single problem and 4e-7 without it. The
+ * median and the 99th percentile do not, and it is these that are judged. */
+typedef struct {
+    int64_t tokens;    /* compared; 0: the mode was not run */
+    double mean;       /* of KL(golden, path) a token, in nats */
+    double middle;     /* median over problems of their means */
+    double tail;       /* 99th percentile a token */
+    double difference; /* the largest of a word's logarithmic probability, over all words of the vocabulary */
+} hm_eval_level;
 
 typedef enum { HM_EVAL_DONE = 0, HM_EVAL_DIED, HM_EVAL_REFUSED, HM_EVAL_FAILED } hm_eval_end;
 
 /* What a path did. Teacher-forced: prompt and solution are read at once; greedy: the answer is decoded word by word, and
  * logits are compared as long as both paths have decoded the same words. */
 typedef struct {
-    hm_eval_end end;       /* died: signal, exit or silence; refused: an op returned an error; failed: our own defect */
+    hm_eval_end end; /* died: signal, exit or silence; refused: an op returned an error; failed: our own defect */
     char why[HM_EVAL_TEXT]; /* if it is not done: one sentence */
     int64_t ended_at;       /* which group, by its first problem */
     int64_t problems;
-    hm_eval_row *row; /* [problems] */
+    hm_eval_row *row;                                    /* [problems] */
     int64_t calls[HM_MODEL_OPS], declined[HM_MODEL_OPS]; /* of implementations that are not ref's */
-    int64_t right, forced_right, same_answer, tokens, correct, golden_right;
-    int64_t lost, gained; /* right on the golden path alone, on this path alone */
-    hm_kl_list forced, greedy;
-    uint64_t bits; /* hash of every logit and word */
-    double *token_kl, *token_difference; /* [problems, 2, HM_EVAL_MOST] until the run is over */
+    int64_t right, forced_right, same_answer, tokens, correct;
+    int64_t golden_right, golden_forced_right, golden_correct; /* the golden path's, on the same problems */
+    int64_t lost, gained;                                      /* right on the golden path alone, on this path alone */
+    hm_eval_level level[HM_EVAL_MODES], judged[HM_EVAL_MODES]; /* over all problems; over those that are judged */
+    uint64_t bits;                                             /* hash of every logit and word */
+    double *token_kl, *token_difference;                       /* [problems, 2, HM_EVAL_MOST] until the run is over */
 } hm_eval_result;
 
-/* Runs n paths over the given problems, several processes at a time, and the golden path where it has not been run yet.
+bool hm_eval_is_ref(const hm_eval_path *path); /* ref for every op: it is the golden path, and is not run twice */
+
+/* Runs n paths, each over its problems, several processes at a time, and the golden path where it has not been run yet.
  * false only if the user interrupted it; else result[i] says how each path ended. Free each with hm_eval_result_free. */
-bool hm_eval_run(hm_eval *e, const hm_eval_path *paths, int n, const int64_t *problems, int64_t nproblems,
-                 hm_eval_result *result);
+bool hm_eval_run(hm_eval *e, const hm_eval_path *paths, int n, hm_eval_result *result);
 void hm_eval_result_free(hm_eval_result *r);
 
-/* n problems spread evenly over all of them; caller frees. */
-int64_t *hm_eval_spread(int64_t all, int64_t n);
+/* All problems in an order whose beginnings are spread evenly over them, however long; caller frees. */
+int64_t *hm_eval_order(int64_t all);
 
 /* Is this an implementation that the model can be run with? One sentence in why if not. provides[op] (may be NULL): it
  * offers that op of the model. */
@@ -96,9 +114,57 @@ bool hm_eval_spec_check(const char *spec, bool provides[HM_MODEL_OPS], char *why
 
 /* ---- noise ----------------------------------------------------------------------------------------------------------*/
 
-/* Legal paths that differ from ref in every op that has legal variants: path k takes variant k of each op, those of the
- * class that the op requires by default. n is at most HM_EVAL_LEGAL; returns how many. Not for two threads at once. */
-int hm_eval_legal_paths(hm_eval_path *paths, int n);
+/* Legal paths differ from ref in every op that has legal variants: path k takes variant k of each op, of those in the class
+ * that the op requires by default; of linear in one of the model's products only, since they are slow. Fills
+ * paths[0 .. n - 1], but not their problems; n is at most HM_EVAL_LEGAL. Not for two threads at once. */
+void hm_eval_legal_paths(hm_eval_path *paths, int n);
+
+/* A/A: what n legal paths differ by, all on the same problems. */
+typedef struct {
+    int paths;
+    int64_t each; /* problems of a path */
+    hm_eval_level path[HM_EVAL_LEGAL][HM_EVAL_MODES];
+    hm_eval_level most[HM_EVAL_MODES];           /* of each number, the largest */
+    hm_eval_level line[HM_EVAL_MODES];           /* middle and tail: what is above is no noise (hm_eval_line) */
+    int64_t problems, lost, gained, same_answer; /* of all paths together */
+    char alarm[HM_EVAL_TEXT]; /* "" if none: they score alike, and none is above the lines that the others draw */
+} hm_eval_noise;
+hm_eval_end hm_eval_noise_measure(hm_eval *e, const int64_t *problem, int64_t problems, int n, hm_eval_noise *noise,
+                                  bool *interrupted, char *why, size_t size);
+/* The upper end of the 99.9 % prediction interval for one more of n numbers (2 to HM_EVAL_LEGAL) whose logarithms are
+ * normal, from Student's t. */
+double hm_eval_line(const double *number, int n);
+/* Is a mode above its lines, or not finite? Never if there are no lines (tokens 0) and all is finite. */
+bool hm_eval_above(const hm_eval_level *level, const hm_eval_level *line);
+
+/* ---- which op is to blame -------------------------------------------------------------------------------------------*/
+
+typedef struct {
+    hm_eval_end end;
+    bool off;  /* above the noise, or not run to its end */
+    double kl; /* mean of both modes, the larger; infinite if not run to its end */
+} hm_eval_probe;
+
+/* Each op that a path takes from somebody: how the model does with this op alone from there and ref for all others, and the
+ * other way round. */
+typedef struct {
+    hm_model_op op;
+    hm_eval_probe alone, without;
+    bool blamed;
+} hm_eval_suspect;
+
+typedef struct {
+    hm_eval_probe whole;   /* the path as it is */
+    hm_eval_probe without; /* ref for every op that is blamed */
+    int n;
+    hm_eval_suspect suspect[HM_MODEL_OPS];
+} hm_eval_bisection;
+
+/* Blames the smallest set of ops for which ref brings the path back into the noise. Ops that are off alone come first; of
+ * several sets of one size, the one that is furthest off alone. problem: few are enough, on which noise was measured. false
+ * only if interrupted. The options are as for a run; decoding is given the golden path's words. */
+bool hm_eval_bisect(hm_eval *e, const hm_eval_path *path, const int64_t *problem, int64_t problems,
+                    const hm_eval_noise *noise, hm_eval_bisection *b);
 
 /* ---- workers --------------------------------------------------------------------------------------------------------*/
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../certify/worker.h"
 #include "compare.h"
 
 #define STARTING 20.0 /* seconds that a process has at least before its first call */
@@ -110,7 +112,8 @@ static const char *where(const task *t, char *text, size_t size) {
     char call[TASK_CALL];
     memcpy(call, t->call, sizeof call);
     call[sizeof call - 1] = 0;
-    if (t->op < 0 || t->op >= HM_MODEL_OPS) snprintf(text, size, "%s", t->steps ? "between two calls" : "as it was loaded");
+    if (t->op < 0 || t->op >= HM_MODEL_OPS)
+        snprintf(text, size, "%s", t->steps ? "between two calls" : "as it was loaded");
     else snprintf(text, size, "in %s (%s)", hm_model_op_info((hm_model_op)t->op)->name, call);
     return text;
 }
@@ -212,7 +215,8 @@ static bool run_jobs(hm_eval *e, job *jobs, int n, double before, double all) {
 }
 
 /* Appends the groups of a path to jobs. Their sizes differ by one at most. */
-static int groups_of(const hm_eval_path *path, const int64_t *problem, int64_t n, job *jobs, job with) {
+static int groups_of(const hm_eval_path *path, job *jobs, job with) {
+    const int64_t *problem = path->problem, n = path->problems;
     int64_t groups = (n + HM_EVAL_GROUP - 1) / HM_EVAL_GROUP;
     for (int64_t g = 0; g < groups; g++) {
         int64_t first = n * g / groups, last = n * (g + 1) / groups;
@@ -222,35 +226,54 @@ static int groups_of(const hm_eval_path *path, const int64_t *problem, int64_t n
     return (int)groups;
 }
 
-bool hm_eval_run(hm_eval *e, const hm_eval_path *paths, int n, const int64_t *problem, int64_t problems,
-                 hm_eval_result *result) {
-    static const hm_eval_path ref = {{NULL}, false};
-    int64_t most = problems / HM_EVAL_GROUP + 1, missing = 0;
-    job *jobs = calloc((size_t)(most * n + most), sizeof *jobs), *others = jobs + most;
-    int64_t *left = calloc((size_t)problems + 1, sizeof *left);
+/* The problems of all paths that the golden path has not done yet, each once. */
+static int64_t without_golden(const hm_eval *e, const hm_eval_path *paths, int n, int64_t *problem) {
+    int64_t count = 0, all = hm_eval_problems(e);
+    for (int64_t p = 0; p < all; p++) {
+        bool wanted = false;
+        for (int i = 0; i < n && !wanted; i++)
+            for (int64_t k = 0; k < paths[i].problems && !wanted; k++) wanted = paths[i].problem[k] == p;
+        if (wanted && !compare_has_golden(e, p)) problem[count++] = p;
+    }
+    return count;
+}
+
+/* Golden path first, then the others; false if interrupted. */
+static bool run_all(hm_eval *e, const hm_eval_path *ref, const hm_eval_path *paths, int n, job *jobs,
+                    hm_eval_result *golden, hm_eval_result *result) {
+    int first = groups_of(ref, jobs, (job){.result = golden, .take = compare_keep_golden}), rest = 0;
+    job *others = jobs + first;
+    double before = 0, all = 0;
+    for (int i = 0; i < n; i++)
+        if (!hm_eval_is_ref(&paths[i]))
+            rest += groups_of(&paths[i], others + rest, (job){.result = &result[i], .take = compare_take});
+    for (int i = 0; i < first; i++) before += work_of(e, &jobs[i]);
+    for (int i = 0; i < rest; i++) all += work_of(e, &others[i]);
+    if (!run_jobs(e, jobs, first, 0, before + all)) return false;
+    return golden->end != HM_EVAL_DONE || run_jobs(e, others, rest, before, before + all);
+}
+
+bool hm_eval_run(hm_eval *e, const hm_eval_path *paths, int n, hm_eval_result *result) {
+    hm_eval_path ref = {.problems = 0};
     hm_eval_result golden = {0};
-    int first = 0, rest = 0;
+    int64_t most = hm_eval_problems(e) / HM_EVAL_GROUP + 1;
+    for (int i = 0; i < n; i++) most += paths[i].problems / HM_EVAL_GROUP + 1;
+    job *jobs = calloc((size_t)most, sizeof *jobs);
+    int64_t *left = calloc((size_t)hm_eval_problems(e) + 1, sizeof *left);
     bool ok = jobs && left, complete = true;
-    for (int i = 0; i < n; i++) ok = ok && compare_begin(&result[i], problem, problems);
-    for (int64_t i = 0; ok && i < problems; i++)
-        if (!compare_has_golden(e, problem[i])) left[missing++] = problem[i];
+    for (int i = 0; i < n; i++) ok &= compare_begin(&result[i], paths[i].problem, paths[i].problems);
     if (ok) {
-        first = groups_of(&ref, left, missing, jobs, (job){.result = &golden, .take = compare_keep_golden});
-        for (int i = 0; i < n; i++)
-            rest += groups_of(&paths[i], problem, problems, others + rest, (job){.result = &result[i], .take = compare_take});
-        double before = 0, all = 0;
-        for (int i = 0; i < first; i++) before += work_of(e, &jobs[i]);
-        for (int i = 0; i < rest; i++) all += work_of(e, &others[i]);
-        complete = run_jobs(e, jobs, first, 0, before + all);
-        if (complete && golden.end == HM_EVAL_DONE) complete = run_jobs(e, others, rest, before, before + all);
+        ref.problem = left, ref.problems = without_golden(e, paths, n, left);
+        complete = run_all(e, &ref, paths, n, jobs, &golden, result);
     }
     for (int i = 0; i < n; i++) {
-        if (!ok) result[i].end = HM_EVAL_FAILED, snprintf(result[i].why, sizeof result[i].why, "out of memory");
-        if (ok && golden.end != HM_EVAL_DONE) {
+        if (!ok || golden.end != HM_EVAL_DONE) {
             result[i].end = HM_EVAL_FAILED;
-            snprintf(result[i].why, sizeof result[i].why, "the golden path: %.480s", golden.why);
+            snprintf(result[i].why, sizeof result[i].why, "the golden path: %.480s", ok ? golden.why : "out of memory");
         }
-        compare_finish(e, &result[i]);
+        if (!complete) result[i].end = HM_EVAL_FAILED, snprintf(result[i].why, sizeof result[i].why, "interrupted");
+        if (result[i].end == HM_EVAL_DONE && hm_eval_is_ref(&paths[i])) compare_take_golden(e, &result[i]);
+        compare_finish(e, paths[i].judged ? paths[i].judged : paths[i].problems, &result[i]);
     }
     free(jobs);
     free(left);

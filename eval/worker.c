@@ -24,7 +24,7 @@ typedef struct {
     hm_op_fn *function; /* cpu or a plug-in's */
     const hm_fault *fault;
     const hm_variant *variant;
-    const char *site; /* of the model's calls that it stands for; NULL: all */
+    const char *site;          /* of the model's calls that it stands for; NULL: all */
     const fenv_t *environment; /* of a plug-in: what loading it made of rounding and subnormals */
     const char *(*error)(void);
 } stand_in;
@@ -89,7 +89,7 @@ static hm_status run(void *with, const hm_model_call *call, const void *args, ch
 
 /* One library may stand for several ops, and is loaded once. */
 static void load_plugin(task *t, const char *path, const hm_op_info *op, stand_in *s) {
-    static char loaded[TASK_PATH];
+    static const char *loaded;
     static void *library;
     static fenv_t environment;
     if (library && strcmp(loaded, path)) fail(t, "%s: a second plug-in in one run", path);
@@ -99,7 +99,7 @@ static void load_plugin(task *t, const char *path, const hm_op_info *op, stand_i
         fegetenv(&environment);
         fesetenv(FE_DFL_ENV);
         if (!library) fail(t, "%s", h.error);
-        snprintf(loaded, sizeof loaded, "%s", path);
+        loaded = path;
     }
     char symbol[128];
     snprintf(symbol, sizeof symbol, "hm_plugin_%s", op->name);

@@ -21,6 +21,7 @@ enum {
 /* Each verb: argv[0] is "hallmark VERB"; returns the exit code. */
 int hm_cmd_list(int argc, char **argv);
 int hm_cmd_certify(int argc, char **argv);
+int hm_cmd_eval(int argc, char **argv);
 int hm_cmd_golden(int argc, char **argv);
 int hm_cmd_replay(int argc, char **argv);
 int hm_cmd_bench(int argc, char **argv);

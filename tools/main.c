@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../eval/eval.h"
 #include "cli.h"
 
 static const struct {
@@ -18,7 +19,7 @@ static const struct {
     {"bench", hm_cmd_bench, "time what certifies: GB/s and the share of what this machine can do"},
     {"selftest", hm_cmd_selftest, "is the judge itself any good: kill matrix and false alarms"},
     {"diagnose", NULL, "name the fault that explains a divergence"},
-    {"eval", NULL, "word problems through an implementation, paired against the golden path"},
+    {"eval", hm_cmd_eval, "word problems through an implementation, paired against the golden path"},
     {"report", NULL, "one page for a set of certificates"},
     {"verify", NULL, "check a certificate again"},
 };
@@ -58,6 +59,7 @@ static void keep_standard_streams(void) {
 int main(int argc, char **argv) {
     keep_standard_streams();
     hm_worker_main(argc, argv);
+    hm_eval_worker_main(argc, argv);
     argp_program_version = "hallmark " HM_VERSION;
     if (argc < 2) {
         print_help(stderr);
