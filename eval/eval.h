@@ -22,16 +22,23 @@ enum {
     HM_EVAL_TEXT = 512
 };
 
+/* What outputs hold before each call of an implementation, which shows where it does not write. */
+typedef enum {
+    HM_EVAL_AS_THEY_ARE = 0,
+    HM_EVAL_CLEARED, /* zeros */
+    HM_EVAL_STALE    /* what ref made of the call before: of the layer before, for the most part */
+} hm_eval_before;
+
 /* Where each op comes from: NULL or "ref", "cpu", "fault:ID", "variant:ID", or the path of a plug-in. An op that its
  * implementation lacks, or declines to do (HM_UNSUPPORTED), is ref's. A fault or a variant may be for one kind of the
  * model's calls only: "fault:rotary_embedding.not_rotated@index_rope". */
 typedef struct {
     const char *of[HM_MODEL_OPS];
-    bool
-        cleared; /* outputs are zeros before each call of an implementation, as fresh memory often is; else they hold what
-                   * the buffer held before */
-    const int64_t *problem;   /* [problems]: which ones */
-    int64_t problems, judged; /* judged: the first so many are those that the noise was measured on; 0: all */
+    hm_eval_before before;
+    int64_t block_size;     /* 0: as the options say */
+    const int64_t *problem; /* [problems]: which ones */
+    int64_t problems;
+    int64_t judged; /* the first so many are those that the noise was measured on; 0: all */
 } hm_eval_path;
 
 typedef struct {

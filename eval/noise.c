@@ -33,7 +33,7 @@ void hm_eval_legal_paths(hm_eval_path *paths, int n) {
     static const char *const product[] = {"q_a", "head", "o",
                                           "index_k"}; /* small ones, on every way through the model */
     for (int k = 0; k < n; k++) {
-        paths[k] = (hm_eval_path){.cleared = false};
+        paths[k] = (hm_eval_path){.problems = 0};
         for (int i = 0; i < HM_MODEL_OPS; i++) {
             const hm_variant *v = legal_variant(hm_model_op_info((hm_model_op)i), k);
             if (!v) continue;

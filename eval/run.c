@@ -62,9 +62,10 @@ static bool fill(const hm_eval *e, job *j, int *fd) {
     if (t == MAP_FAILED) return false;
     snprintf(t->folder, sizeof t->folder, "%s", e->folder);
     for (int i = 0; i < HM_MODEL_OPS; i++) snprintf(t->of[i], TASK_PATH, "%s", j->path->of[i] ? j->path->of[i] : "");
-    t->cleared = j->path->cleared;
+    t->before = j->path->before;
     t->teacher_forced = o->teacher_forced, t->greedy = o->greedy;
-    t->block_size = o->block_size, t->top_k = o->top_k, t->vocab = e->vocab_size;
+    t->block_size = j->path->block_size ? j->path->block_size : o->block_size, t->top_k = o->top_k,
+    t->vocab = e->vocab_size;
     t->problems = j->problems;
     t->along = o->along && j->take == compare_take;
     for (int64_t i = 0; i < j->problems; i++) {

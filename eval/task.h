@@ -15,7 +15,8 @@ typedef enum { TASK_STARTED = 0, TASK_DONE, TASK_REFUSED, TASK_FAILED } task_sta
 typedef struct {
     /* ---- in ---- */
     char folder[TASK_PATH], of[HM_MODEL_OPS][TASK_PATH]; /* "": ref */
-    bool cleared, teacher_forced, greedy, along;         /* along: the words to decode are in the answers below */
+    hm_eval_before before;
+    bool teacher_forced, greedy, along; /* along: the words to decode are in the answers below */
     int64_t block_size, top_k, vocab, problems, problem[HM_EVAL_GROUP];
     /* ---- out ---- */
     int state;

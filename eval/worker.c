@@ -16,6 +16,7 @@
 
 #include "../certify/faults.h"
 #include "../certify/worker.h"
+#include "before.h"
 #include "task.h"
 
 /* Somebody's function for one op. */
@@ -35,27 +36,6 @@ static _Noreturn void fail(task *t, const char *format, const char *what) {
     _exit(0);
 }
 
-/* Zeros in outputs that are no inputs at the same time. */
-static void clear_outputs(const hm_op_info *op, const void *args) {
-    for (int i = 0; i < op->nargs; i++) {
-        const hm_tensor *t = hm_arg_tensor(op, args, i);
-        if (op->args[i].direction != HM_OUT || t->dtype == HM_DTYPE_NONE) continue;
-        bool shared = false;
-        for (int k = 0; k < op->nargs; k++)
-            shared |= k != i && hm_arg_tensor(op, args, k)->data == t->data && op->args[k].direction != HM_OUT;
-        if (shared) continue;
-        size_t bytes = hm_dtype_size(t->dtype);
-        int64_t at[4] = {0}, rows = 1;
-        for (int d = 0; d < t->ndim; d++) rows *= t->shape[d];
-        for (; rows > 0; rows--) {
-            int64_t offset = 0;
-            for (int d = 0; d < t->ndim; d++) offset += at[d] * t->stride[d];
-            memset((char *)t->data + offset * (int64_t)bytes, 0, bytes);
-            for (int d = t->ndim - 1; d >= 0 && ++at[d] == t->shape[d]; d--) at[d] = 0;
-        }
-    }
-}
-
 static hm_status run(void *with, const hm_model_call *call, const void *args, char *why, size_t size) {
     stand_in *s = with;
     task *t = s->t;
@@ -68,7 +48,8 @@ static hm_status run(void *with, const hm_model_call *call, const void *args, ch
     hm_model_call_name(call, t->call, sizeof t->call);
     t->op = call->index;
     t->calls[call->index]++;
-    if (t->cleared) clear_outputs(call->op, args);
+    if (t->before == HM_EVAL_CLEARED) before_clear(call->op, args);
+    if (t->before == HM_EVAL_STALE && !before_stale(call, args)) return HM_NO_MEMORY;
     if (s->environment) fesetenv(s->environment);
     if (s->fault) status = s->fault->run(s->fault->variation, args, written);
     else if (s->variant) status = s->variant->run(s->variant->variation, args);

@@ -25,7 +25,7 @@ static int take(hm_eval_path *path, const char *spec) {
 }
 
 static void path_of(eval_options *o, hm_eval_path *path) {
-    *path = (hm_eval_path){.cleared = o->cleared};
+    *path = (hm_eval_path){.before = o->before};
     int ops = take(path, o->impl ? o->impl : "ref");
     for (int i = 0; i < o->nfaults; i++) ops += take(path, o->fault[i]);
     if (ops) return;
@@ -131,6 +131,7 @@ enum {
     KEY_FORCED,
     KEY_GREEDY,
     KEY_CLEARED,
+    KEY_STALE,
     KEY_BISECT,
     KEY_TABLE,
     KEY_JSON,
@@ -169,7 +170,10 @@ static error_t parse(int key, char *text, struct argp_state *state) {
             o->forced = false;
             return 0;
         case KEY_CLEARED:
-            o->cleared = true;
+            o->before = HM_EVAL_CLEARED;
+            return 0;
+        case KEY_STALE:
+            o->before = HM_EVAL_STALE;
             return 0;
         case KEY_BISECT:
             o->bisect = true;
@@ -229,6 +233,7 @@ int hm_cmd_eval(int argc, char **argv) {
         {"block-size", KEY_BLOCK, "N", 0, "Tokens of a block of the paged caches (default 64)", 2},
         {"top-k", KEY_TOP_K, "N", 0, "Keys that a token attends to (default: the model's)", 2},
         {"cleared", KEY_CLEARED, NULL, 0, "Outputs are zeros before each call of the implementation", 2},
+        {"stale", KEY_STALE, NULL, 0, "Outputs hold what ref made of the call before (mostly: of the layer before)", 2},
         {"legal", KEY_LEGAL, "N", 0, "Paths of legal variants that set the noise floor (default 8; 0: no floor)", 2},
         {"table", KEY_TABLE, "FILE", 0, "Run every line of faults.txt and write the table, and FILE's plot as .svg", 3},
         {"json", KEY_JSON, "FILE", 0, "Write the numbers there, too", 3},

@@ -83,7 +83,3 @@ void eval_bisect(hm_eval *e, const eval_run *run) {
     eval_stop_if_interrupted(!complete);
     print(&probing, &b, n);
 }
-int eval_table(hm_eval *e, const eval_options *o, const int64_t *problem, int64_t problems) {
-    (void)e, (void)o, (void)problem, (void)problems;
-    return 0;
-}

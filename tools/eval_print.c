@@ -159,11 +159,14 @@ void eval_write_json(const hm_eval *e, const eval_run *run, const char *path) {
         if (r->level[mode].tokens)
             json_object_set_new(kl, mode_name[mode],
                                 level_of(&r->level[mode], &run->noise.most[mode], &run->noise.line[mode]));
-    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s, s:s, s:o, s:o}", "schema",
+    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:o, s:o}", "schema",
                              "hallmark.eval/1", "hallmark", HM_VERSION, "impl", run->name, "problems",
                              (json_int_t)r->problems, "of", (json_int_t)hm_eval_problems(e), "block_size",
-                             (json_int_t)o->block_size, "top_k", (json_int_t)o->top_k, "cleared", o->cleared, "off",
-                             run->off, "ended", done ? "" : r->why, "calls", calls, "kl", kl);
+                             (json_int_t)o->block_size, "top_k", (json_int_t)o->top_k, "before",
+                             o->before == HM_EVAL_CLEARED ? "cleared"
+                             : o->before == HM_EVAL_STALE ? "stale"
+                                                          : "as it is",
+                             "off", run->off, "ended", done ? "" : r->why, "calls", calls, "kl", kl);
     if (done && o->greedy) json_object_set_new(root, "exact_match", exact_match_of(r));
     if (done && o->forced) json_object_set_new(root, "tokens", tokens_of(r));
     if (run->noise.paths) json_object_set_new(root, "noise", noise_of(&run->noise));
