@@ -9,7 +9,7 @@
 enum { LEFT = 76, TOP = 52, WIDTH = 860, HEIGHT = 470, LOW = -8, HIGH = 2, RADIUS = 4, LETTER = 6, LINE = 12 };
 #define ZERO (LEFT + 26.0)         /* where a divergence of 0 is drawn */
 #define SCALE (LEFT + 66.0)        /* where the logarithmic part begins */
-#define END_ (LEFT + WIDTH - 40.0) /* and ends */
+#define END_ (LEFT + WIDTH - 70.0) /* and ends */
 #define INFINITE (LEFT + WIDTH - 14.0)
 
 typedef struct {
@@ -60,14 +60,15 @@ static void words(xmlTextWriter *w, double x, double y, const char *anchor, int 
     xmlTextWriterEndElement(w);
 }
 
-static void circle(xmlTextWriter *w, double x, double y, bool filled, const char *title) {
+static void circle(xmlTextWriter *w, double x, double y, bool filled, bool first, const char *title) {
     xmlTextWriterStartElement(w, S("circle"));
     xmlTextWriterWriteFormatAttribute(w, S("cx"), "%.1f", x);
     xmlTextWriterWriteFormatAttribute(w, S("cy"), "%.1f", y);
     xmlTextWriterWriteFormatAttribute(w, S("r"), "%d", RADIUS);
     xmlTextWriterWriteAttribute(w, S("fill"), S(filled ? "#4477aa" : "#ffffff"));
     xmlTextWriterWriteAttribute(w, S("fill-opacity"), S(filled ? "0.75" : "1"));
-    xmlTextWriterWriteAttribute(w, S("stroke"), S(filled ? "#225588" : "#cc3311"));
+    xmlTextWriterWriteAttribute(w, S("stroke"), S(first ? "#000000" : filled ? "#225588" : "#cc3311"));
+    if (first) xmlTextWriterWriteAttribute(w, S("stroke-width"), S("2"));
     if (title) xmlTextWriterWriteElement(w, S("title"), S(title));
     xmlTextWriterEndElement(w);
 }
@@ -108,22 +109,25 @@ static box around(const hm_dot *d) {
     return (box){x - r, y - r, x + r, y + r};
 }
 
-/* Where the label of dot i may stand: right of it, left, above, below, and a line further off. */
+/* Where a label may stand: right of its dot, left, above, below, then the same a line further up or down; and, of a dot that
+ * comes first, further up still, beside a leader. */
+enum { NEAR = 8, FAR = 60 };
+
 static box place(const hm_dot *d, int which) {
     double x = x_of(d->x), y = y_of(d->y), width = LETTER * (double)strlen(d->label), gap = RADIUS + 3;
-    double up = which < 4 ? gap : gap + LINE;
-    switch (which % 4) {
-        case 0:
-            return (box){x + gap, y - LINE / 2.0 - (which < 4 ? 0 : LINE), x + gap + width,
-                         y + LINE / 2.0 - (which < 4 ? 0 : LINE)};
-        case 1:
-            return (box){x - gap - width, y - LINE / 2.0 + (which < 4 ? 0 : LINE), x - gap,
-                         y + LINE / 2.0 + (which < 4 ? 0 : LINE)};
-        case 2:
-            return (box){x - width / 2, y - up - LINE, x + width / 2, y - up};
-        default:
-            return (box){x - width / 2, y + up, x + width / 2, y + up + LINE};
+    double left = x - width / 2, low = y; /* left edge, and middle line */
+    if (which >= NEAR) {
+        static const double shift[] = {-0.5, 0, -1};
+        left = x + width * shift[which % 3];
+        low = y - 2 * LINE - LINE * (double)((which - NEAR) / 3);
+    } else {
+        double further = which < 4 ? 0 : LINE;
+        if (which % 4 == 0) left = x + gap, low = y - further;
+        if (which % 4 == 1) left = x - gap - width, low = y + further;
+        if (which % 4 == 2) low = y - gap - LINE / 2.0 - further;
+        if (which % 4 == 3) low = y + gap + LINE / 2.0 + further;
     }
+    return (box){left, low - LINE / 2.0, left + width, low + LINE / 2.0};
 }
 
 static bool free_for(box b, const hm_dot *dots, int64_t n, const box *taken, int64_t count) {
@@ -140,10 +144,12 @@ static void labels(xmlTextWriter *w, const hm_dot *dots, int64_t n, box *taken) 
     for (int round = 0; round < 2; round++)
         for (int64_t i = 0; i < n; i++) {
             if (dots[i].first != (round == 0)) continue;
-            for (int which = 0; which < 8; which++) {
+            for (int which = 0; which < (dots[i].first ? FAR : NEAR); which++) {
                 box b = place(&dots[i], which);
                 if (!free_for(b, dots, n, taken, count)) continue;
                 taken[count++] = b;
+                if (which >= NEAR)
+                    line(w, x_of(dots[i].x), y_of(dots[i].y) - RADIUS, x_of(dots[i].x), b.y1, "#999999", NULL);
                 words(w, b.x0, b.y1 - 2.5, "start", 10, dots[i].first ? "#000000" : "#555555", dots[i].label);
                 break;
             }
@@ -167,11 +173,12 @@ char *hm_plot_svg(const hm_dot *dots, int64_t n, double band, const char *title,
         rectangle(w, (box){0, 0, LEFT + WIDTH + 24, TOP + HEIGHT + 82}, "#ffffff");
         words(w, LEFT, 22, "start", 16, "#000000", title);
         axes(w, band, x_name, y_name);
-        for (int64_t i = 0; i < n; i++) circle(w, x_of(dots[i].x), y_of(dots[i].y), dots[i].filled, dots[i].label);
+        for (int64_t i = 0; i < n; i++)
+            circle(w, x_of(dots[i].x), y_of(dots[i].y), dots[i].filled, dots[i].first, dots[i].label);
         labels(w, dots, n, taken);
-        circle(w, LEFT + 8, TOP + HEIGHT + 62, true, NULL);
+        circle(w, LEFT + 8, TOP + HEIGHT + 62, true, false, NULL);
         words(w, LEFT + 18, TOP + HEIGHT + 66, "start", 12, "#000000", filled_name);
-        circle(w, LEFT + 320, TOP + HEIGHT + 62, false, NULL);
+        circle(w, LEFT + 320, TOP + HEIGHT + 62, false, false, NULL);
         words(w, LEFT + 330, TOP + HEIGHT + 66, "start", 12, "#000000", hollow_name);
         xmlTextWriterEndElement(w);
         if (xmlTextWriterEndDocument(w) >= 0 && xmlTextWriterFlush(w) >= 0)

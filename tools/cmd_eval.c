@@ -271,7 +271,7 @@ int hm_cmd_eval(int argc, char **argv) {
                                                  .interrupted = hm_interrupted},
                               why, sizeof why);
     if (!e) hm_die(HM_EXIT_USAGE, "%s (--data says where the model is)", why);
-    int64_t all = hm_eval_problems(e), n = o.problems ? o.problems : o.table && all > EVAL_JUDGED ? EVAL_JUDGED : all;
+    int64_t all = hm_eval_problems(e), n = o.problems ? o.problems : o.table && all > EVAL_TABLE ? EVAL_TABLE : all;
     if (n > all) hm_die(HM_EXIT_USAGE, "--problems is %lld, but there are %lld", (long long)n, (long long)all);
     int64_t *problem = hm_eval_order(all);
     if (!problem) hm_die(HM_EXIT_INTERNAL, "out of memory");

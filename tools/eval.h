@@ -5,7 +5,12 @@
 #include "../eval/eval.h"
 #include "cli.h"
 
-enum { EVAL_FAULTS = 8, EVAL_LEGAL = 8, EVAL_JUDGED = 24 /* problems that noise is measured on, at most */ };
+enum {
+    EVAL_FAULTS = 8,
+    EVAL_LEGAL = 8,
+    EVAL_JUDGED = 24 /* problems that noise is measured on, at most */,
+    EVAL_TABLE = 48 /* of a row */
+};
 
 typedef struct {
     const char *impl, *fault[EVAL_FAULTS], *folder, *json, *table;
