@@ -96,6 +96,13 @@ static void name_of(const eval_options *o, char *text, size_t size) {
         n += (size_t)snprintf(text + n, size - n, "%s%s", i ? " and " : "", o->fault[i]);
 }
 
+/* Did the implementation do anything at all? */
+static bool did_something(const eval_run *run) {
+    for (int i = 0; i < HM_MODEL_OPS; i++)
+        if (run->result.calls[i] > run->result.declined[i]) return true;
+    return hm_eval_is_ref(run->path) || run->result.end != HM_EVAL_DONE;
+}
+
 static int run_one(const eval_options *o, hm_eval *e, hm_eval_path *path, const int64_t *problem, int64_t n) {
     eval_run run = {.options = o, .path = path, .seconds = hm_seconds()};
     path->problem = problem, path->problems = n, path->judged = n < EVAL_JUDGED ? n : EVAL_JUDGED;
@@ -106,16 +113,18 @@ static int run_one(const eval_options *o, hm_eval *e, hm_eval_path *path, const 
     measure_noise(e, problem, path->judged, run.result.end == HM_EVAL_DONE ? o->legal : 0, &run.noise);
     run.seconds = hm_seconds() - run.seconds;
     judge(&run, run.off, sizeof run.off);
+    run.ran = did_something(&run);
     eval_print(e, &run);
     if (o->json) eval_write_json(e, &run, o->json);
     int code = *run.off ? HM_EXIT_FAIL : HM_EXIT_OK;
-    if (*run.noise.alarm) {
+    if (!run.ran) code = HM_EXIT_NOTHING;
+    else if (*run.noise.alarm) {
         fflush(stdout);
         fprintf(stderr, "hallmark eval: A/A raised an alarm, nothing above is to be trusted: %s\n", run.noise.alarm);
         code = HM_EXIT_INTERNAL;
     } else if (o->bisect) {
         if (*run.off) eval_bisect(e, &run);
-        else puts("Nothing to bisect: nothing is off.");
+        else puts("Nothing is off: there is nothing to bisect.");
     }
     hm_eval_result_free(&run.result);
     return code;

@@ -28,6 +28,7 @@ typedef struct {
     hm_eval_result result;
     hm_eval_noise noise;
     double seconds;
+    bool ran; /* the implementation did at least one call */
     char name[256], off[HM_EVAL_TEXT + 128]; /* of the path; what is off, "" if nothing is */
 } eval_run;
 

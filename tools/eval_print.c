@@ -109,7 +109,8 @@ void eval_print(const hm_eval *e, const eval_run *run) {
         print_calls(run);
         print_power(run);
     }
-    if (*run->off) printf("Verdict: off: %s\n", run->off);
+    if (!run->ran) puts("Verdict: nothing ran: each call was declined, or the model has no such call");
+    else if (*run->off) printf("Verdict: off: %s\n", run->off);
     else if (hm_eval_is_ref(run->path)) puts("Verdict: ref is the golden path; legal variants do not move it");
     else puts("Verdict: nothing is off that this run could have seen; replay judges every element");
 }
