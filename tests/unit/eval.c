@@ -138,6 +138,16 @@ Test(eval, a_plug_in_has_its_own_environment) {
     hm_eval_close(e);
 }
 
+/* Rounding upward would change every op of ref. */
+Test(eval, nobody_else_has_a_plug_ins_environment) {
+    hm_eval_result r = run(plugin("model_rounds"), HM_EVAL_TIMEOUT), ref = run("ref", HM_EVAL_TIMEOUT);
+    cr_assert_eq(r.end, HM_EVAL_DONE, "%s", r.why);
+    cr_assert(r.calls[HM_MODEL_embedding] > r.declined[HM_MODEL_embedding]);
+    cr_assert_eq(r.bits, ref.bits);
+    hm_eval_result_free(&r);
+    hm_eval_result_free(&ref);
+}
+
 Test(eval, what_cannot_be_run_is_refused) {
     static const struct {
         const char *spec, *words;
@@ -168,6 +178,16 @@ Test(eval, ref_is_the_golden_path) {
     cr_assert_eq(r.level[HM_EVAL_FORCED].mean, 0);
     cr_assert_eq(r.level[HM_EVAL_FORCED].tokens, r.tokens);
     cr_assert(r.level[HM_EVAL_GREEDY].tokens > 0);
+    hm_eval_result_free(&r);
+}
+
+/* Greedy answers are compared up to the first other word, and with that. */
+Test(eval, the_first_other_word_is_compared) {
+    hm_eval_result r = run("fault:embedding.one_based", HM_EVAL_TIMEOUT);
+    cr_assert_eq(r.end, HM_EVAL_DONE, "%s", r.why);
+    cr_assert_eq(r.level[HM_EVAL_GREEDY].tokens, 1);
+    cr_assert(r.level[HM_EVAL_GREEDY].mean > 1);
+    cr_assert_eq(r.lost, r.golden_right);
     hm_eval_result_free(&r);
 }
 
@@ -218,6 +238,8 @@ Test(eval, outputs_before_a_call) {
     hm_eval_options_of(e)->greedy = false;
     cr_assert(hm_eval_run(e, p, 3, r));
     for (int i = 0; i < 3; i++) cr_assert_eq(r[i].end, HM_EVAL_DONE, "%s", r[i].why);
+    cr_assert_eq(r[HM_EVAL_AS_THEY_ARE].bits,
+                 r[HM_EVAL_CLEARED].bits); /* it was cleared, and nobody else writes there */
     cr_assert_neq(r[HM_EVAL_CLEARED].bits, r[HM_EVAL_STALE].bits);
     for (int i = 0; i < 3; i++) hm_eval_result_free(&r[i]);
     hm_eval_close(e);
@@ -339,6 +361,13 @@ Test(eval, partners_that_agree_are_not_blamed) {
     cr_assert(off);
 }
 
+Test(eval, a_fault_of_decoding_alone_is_blamed) {
+    bool off;
+    hm_eval_path p = with_faults("fault:fp8_paged_mqa_logits.first_of_block", "variant:fp8_mqa_logits.lanes");
+    cr_assert_eq(blamed(p, &off), 1u << HM_MODEL_fp8_paged_mqa_logits);
+    cr_assert(off);
+}
+
 Test(eval, nobody_is_blamed_for_noise) {
     bool off;
     cr_assert_eq(blamed(path_with("variant:sparse_mla_decode.online", 2), &off), 0);
@@ -376,5 +405,9 @@ Test(eval, a_plot_is_svg_with_a_circle_for_each_dot) {
     cr_assert_eq(count(svg, "a &lt; b &amp;"), 2); /* its title and its label */
     cr_assert_eq(count(svg, "nan</text>"), 1);
     cr_assert_eq(count(svg, "inf"), 0);
+    double x[5];
+    const char *at = svg;
+    for (int i = 0; i < 5; i++) x[i] = strtod((at = strstr(at, "cx=\"") + 4), NULL);
+    for (int i = 1; i < 5; i++) cr_assert(x[i] > x[i - 1], "%d: %g, %g", i, x[i - 1], x[i]);
     free(svg);
 }

@@ -102,6 +102,7 @@ Test(score, lists) {
     cr_assert_eq(list.largest_difference, 2999);
     cr_assert_eq(hm_kl_mean(&list), 1500.5);
     cr_assert_eq(hm_kl_quantile(&list, 0.99), 2970);
+    cr_assert_eq(hm_kl_quantile(&list, 0.99001), 2971);
     cr_assert_eq(hm_kl_quantile(&list, 0), 1);
     cr_assert_eq(hm_kl_quantile(&list, 1), 3000);
     cr_assert(hm_kl_add(&list, INFINITY, INFINITY));
