@@ -174,14 +174,14 @@ hm_status hm_attention_fault(const char *op, const hm_attention_variation *v, co
         FAULT("scale_twice", "P5", "sglang#33558", "the scale is applied twice", "apply it once",                     \
               .scale = SCALE_TWICE),                                                                                  \
         FAULT("scale_bf16", "", "", "the scale is rounded to bf16", "keep f32", .scale = SCALE_BF16),                 \
-        FAULT("scale_dropped", "P11", "", "scores are not scaled", "scale them", .scale = SCALE_NONE),                \
+        FAULT("scale_dropped", "P11", "mobius#548", "scores are not scaled", "scale them", .scale = SCALE_NONE),                \
         FAULT("cheap_exp", "O4", "tt-metal#51927", "an exponential that is off by 2^-8", "one within 2^-22",          \
               .softmax = SOFTMAX_CHEAP_EXP),                                                                          \
         FAULT("base_2", "Q1", "vllm#52796", "2^x where e^x is meant", "fold log2(e) into the scale",                  \
               .softmax = SOFTMAX_BASE_2),                                                                             \
         FAULT("without_max", "B4", "ik_llama.cpp#1196", "exponentials of the scores themselves overflow",             \
               "subtract the maximum", .softmax = SOFTMAX_WITHOUT_MAX),                                                \
-        FAULT("p_bf16", "A6", "", "weights are rounded to bf16 where the mode says f32", "keep f32",                  \
+        FAULT("p_bf16", "A6", "TensorRT-LLM#14464", "weights are rounded to bf16 where the mode says f32", "keep f32",                  \
               .softmax = SOFTMAX_P_BF16),                                                                             \
         FAULT("p_f8", "I6 H16", "flash-attention#2578; vllm#55670", "weights are rounded to f8e4m3", "keep 16 bits",  \
               .softmax = SOFTMAX_P_F8),                                                                               \
@@ -281,7 +281,7 @@ hm_status hm_attention_fault(const char *op, const hm_attention_variation *v, co
               .effect = EFFECT_TOWARD_ZERO),                                                                          \
         FAULT("f8_scratch", "H16", "vllm#55670", "out goes through an f8e4m3 scratch buffer", "keep it out",          \
               .effect = EFFECT_F8_SCRATCH),                                                                           \
-        FAULT("written_f32", "A9", "", "out comes back in f32", "write the dtype of q", .effect = EFFECT_OUT_F32),    \
+        FAULT("written_f32", "A9", "vllm#38998", "out comes back in f32", "write the dtype of q", .effect = EFFECT_OUT_F32),    \
         FAULT("lse_written_bf16", "", "", "lse comes back in bf16", "write f32", .effect = EFFECT_LSE_BF16_OUT),      \
         FAULT("empty_refused", "J5", "sglang#32065", "a call with nothing to do is refused", "return ok",             \
               .effect = EFFECT_EMPTY_REFUSED),                                                                        \
