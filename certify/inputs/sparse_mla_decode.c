@@ -17,7 +17,10 @@ static void put_lengths(const hm_case_spec *spec, const hm_sparse_mla_decode_arg
     for (int64_t i = 0; i < n; i++) {
         int64_t length = i % 2 ? hm_inputs_below(spec, "length", (uint64_t)i, top_k + 1)
                                : known[(uint64_t)(i / 2 + (int64_t)(spec->seed % 7)) % 7];
-        hm_inputs_put(t, i, i == bad ? top_k + 1 : at_once(spec) || hm_inputs_generator(spec, "out_of_range") ? top_k - i % 2 : length);
+        hm_inputs_put(t, i,
+                      i == bad                                                     ? top_k + 1
+                      : at_once(spec) || hm_inputs_generator(spec, "out_of_range") ? top_k - i % 2
+                                                                                   : length);
     }
 }
 
