@@ -6,12 +6,13 @@
  * order, of
  *   {"id": "c0", "op": "rms_norm", "attrs": {"eps": 1e-6, "round": "once", ...}, "views": {"x": {...}}}
  * A view gives an argument that is not contiguous, aliases another, or has a dtype that safetensors lacks:
- *   {"storage": "<call>/buf", "dtype": "BF16", "offset": 0, "shape": [...], "stride": [...]}   offset and stride in
- * elements A view under an output's plain name says where that output lay: it has to be the view of an input, which was
- * written over; one under out.<argument> gives what was recorded. Beside an output there may be ideal.<argument>, lo.,
- * hi., flags., parts. and parts_at., which `hallmark golden` writes, also of calls that hallmark.golden.calls lists and
- * hallmark.calls does not. An absent tensor is a missing key; a tensor that belongs to no call is refused, and so is an
- * unknown key. Ids match [A-Za-z0-9_.-]{1,64}. */
+ *   {"storage": "<call>/buf", "dtype": "BF16", "offset": 0, "shape": [...], "stride": [...]}
+ * with offset and stride in elements. The storage may be a tensor of another call, so that bytes which several calls
+ * share are there once. A view under an output's plain name says where that output lay: it has to be the view of an
+ * input, which was written over; one under out.<argument> gives what was recorded. Beside an output there may be
+ * ideal.<argument>, lo., hi., flags., parts. and parts_at., which `hallmark golden` writes, also of calls that
+ * hallmark.golden.calls lists and hallmark.calls does not. An absent tensor is a missing key; a tensor that belongs to
+ * no call is refused, and so is an unknown key. Ids match [A-Za-z0-9_.-]{1,64}. */
 #ifndef HM_TRACE_H
 #define HM_TRACE_H
 

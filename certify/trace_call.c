@@ -55,6 +55,12 @@ static bool place_output(const hm_trace_call *c, void *args, int i, scratch *s) 
     return t->data != NULL;
 }
 
+/* Is output i in a place of its own? May it be absent, and was it not recorded? */
+static bool is_placed(const hm_trace_call *c, int i) {
+    return c->op->args[i].direction == HM_OUT && c->in_place[i] < 0;
+}
+static bool is_left_out(const hm_trace_call *c, int i) { return c->op->args[i].optional && !c->recorded[i]; }
+
 static bool same_shape(const hm_tensor *a, const hm_tensor *b) {
     bool same = a->ndim == b->ndim;
     for (int d = 0; same && d < a->ndim; d++) same = a->shape[d] == b->shape[d];
@@ -87,8 +93,12 @@ hm_status hm_trace_call_open(const hm_trace_call *c, const char *name, hm_call *
     if (args) memcpy(args, c->args, op->args_size);
     for (int i = 0; i < op->nargs && enough; i++) {
         written[i] = HM_DTYPE_NONE;
-        if (op->args[i].direction == HM_OUT && c->in_place[i] < 0) enough = place_output(c, args, i, &s);
+        if (is_placed(c, i) && !is_left_out(c, i)) enough = place_output(c, args, i, &s);
     }
+    /* An output that the caller may leave out, and did not record, was left out; unless the contract wants it here. */
+    bool complete = enough && op->check(args) == HM_OK;
+    for (int i = 0; i < op->nargs && enough && !complete; i++)
+        if (is_placed(c, i) && is_left_out(c, i)) enough = place_output(c, args, i, &s);
     hm_status status = HM_NO_MEMORY;
     snprintf(why, size, "%s: memory could not be had", name);
     if (enough && (status = op->check(args)) != HM_OK) {

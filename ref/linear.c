@@ -12,6 +12,7 @@
 enum { LANES = 16, WIDTH = 8, VECTORS = LANES / WIDTH, BLOCK = 512, ROWS = 64, TOGETHER = 4 };
 
 typedef float lanes __attribute__((vector_size(4 * WIDTH)));
+typedef float quad __attribute__((vector_size(16)));
 typedef uint32_t words __attribute__((vector_size(4 * WIDTH)));
 typedef uint16_t halves __attribute__((vector_size(2 * WIDTH)));
 
@@ -40,6 +41,22 @@ HM_INLINE void load(hm_dtype dtype, const char *at, lanes *to) {
     memcpy(to, &bits, sizeof bits);
 }
 
+/* The lanes of four rows added as linear.h says: l + 8 and l + 4 in each row; then, turned so that a vector holds lane l
+ * of every row, l + 2 and l + 1. */
+HM_INLINE void sum_four(lanes total[TOGETHER][VECTORS], float *sums) {
+    quad q[TOGETHER], lane[4];
+    for (int m = 0; m < TOGETHER; m++) {
+        lanes v = total[m][0] + total[m][1];
+        q[m] = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+    }
+    quad a = __builtin_shufflevector(q[0], q[1], 0, 4, 1, 5), b = __builtin_shufflevector(q[2], q[3], 0, 4, 1, 5);
+    quad c = __builtin_shufflevector(q[0], q[1], 2, 6, 3, 7), d = __builtin_shufflevector(q[2], q[3], 2, 6, 3, 7);
+    lane[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5), lane[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+    lane[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5), lane[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+    quad sum = (lane[0] + lane[2]) + (lane[1] + lane[3]);
+    memcpy(sums, &sum, sizeof sum);
+}
+
 /* sums[m] = x[m * step ..] w for `count` rows of x, of n elements each and padded with zeros to a multiple of 16. */
 HM_INLINE void products_of(hm_dtype dtype, int64_t size, const float *x, int64_t step, int count, const char *w,
                            int64_t n, float *sums) {
@@ -62,6 +79,10 @@ HM_INLINE void products_of(hm_dtype dtype, int64_t size, const float *x, int64_t
         for (int m = 0; m < count; m++)
             for (int v = 0; v < VECTORS; v++) total[m][v] += acc[m][v];
     }
+    if (count == TOGETHER) {
+        sum_four(total, sums);
+        return;
+    }
     for (int m = 0; m < count; m++) {
         float l[LANES];
         memcpy(l, total[m], sizeof l);
@@ -72,8 +93,9 @@ HM_INLINE void products_of(hm_dtype dtype, int64_t size, const float *x, int64_t
 }
 HM_INLINE void products_counted(hm_dtype dtype, int64_t size, const float *x, int64_t step, int count, const char *w,
                                 int64_t n, float *sums) {
-    if (count == TOGETHER) return products_of(dtype, size, x, step, TOGETHER, w, n, sums);
-    for (int m = 0; m < count; m++) products_of(dtype, size, x + m * step, step, 1, w, n, sums + m);
+    int m = 0;
+    for (; m + TOGETHER <= count; m += TOGETHER) products_of(dtype, size, x + m * step, step, TOGETHER, w, n, sums + m);
+    for (; m < count; m++) products_of(dtype, size, x + m * step, step, 1, w, n, sums + m);
 }
 HM_INLINE void products_body(hm_dtype dtype, const float *x, int64_t step, int count, const char *w, int64_t n,
                              float *sums) {
@@ -110,23 +132,21 @@ static const char *weight_row(const hm_tensor *w, int64_t f, char *copy) {
     return copy;
 }
 
-/* Features f of rows first..first + rows - 1, which lie in x. */
+/* Feature f of rows first .. first + rows - 1, which lie in x. */
 static void feature(const hm_linear_args *a, const float *x, int64_t padded, int64_t first, int64_t rows, int64_t f,
                     char *copy) {
     const hm_tensor *out = &a->out, *bias = &a->bias;
-    const char *w = weight_row(&a->weight, f, copy);
-    float sums[TOGETHER], b = bias->dtype ? (float)hm_load(bias->dtype, element(bias, f * bias->stride[0])) : 0;
-    for (int64_t m = 0; m < rows; m += TOGETHER) {
-        int count = rows - m < TOGETHER ? (int)(rows - m) : TOGETHER;
-        products(a->weight.dtype, x + m * padded, padded, count, w, a->weight.shape[1], sums);
-        for (int i = 0; i < count; i++) {
-            float y = bias->dtype ? sums[i] + b : sums[i];
-            hm_store(out->dtype,
-                     (char *)out->data + (hm_row_offset(out, first + m + i) + f * out->stride[out->ndim - 1]) *
-                                             (int64_t)hm_dtype_size(out->dtype),
-                     (double)y);
-        }
+    float sums[ROWS], b = bias->dtype ? (float)hm_load(bias->dtype, element(bias, f * bias->stride[0])) : 0;
+    double y[ROWS];
+    products(a->weight.dtype, x, padded, (int)rows, weight_row(&a->weight, f, copy), a->weight.shape[1], sums);
+    for (int64_t m = 0; m < rows; m++) y[m] = (double)(bias->dtype ? sums[m] + b : sums[m]);
+    int64_t column = f * out->stride[out->ndim - 1];
+    if (out->ndim == 2) {
+        hm_store_row(out->dtype, (char *)element(out, first * out->stride[0] + column), out->stride[0], rows, y);
+        return;
     }
+    for (int64_t m = 0; m < rows; m++)
+        hm_store(out->dtype, (char *)element(out, hm_row_offset(out, first + m) + column), y[m]);
 }
 
 hm_status hm_linear_ref(const hm_linear_args *args) {

@@ -167,8 +167,17 @@ def pool(count):
     return problems.held_out_problems(seed=900000, counts={f: count for f in problems.FAMILIES})
 
 
+@torch.no_grad()
+def trained_forward(tensors, ids, offset):
+    """Logits [T, vocab] of one request as training computes them: Model, un-absorbed, bf16 autocast, keys as a mask."""
+    model = Model(SIZES).load_export(tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        return model(torch.tensor(ids)[None], offset + torch.arange(len(ids)), SIZES["top_k"])[0][0]
+
+
 def write_sample(path, tensors, held_out, metadata):
-    """Problems of SAMPLES families, offsets in turn, with their solutions: ids and the logits of reference_forward on the CPU."""
+    """Problems of SAMPLES families, offsets in turn, with their solutions: ids, and the logits that predict the solution's
+    tokens, of reference_forward and of trained_forward on the CPU."""
     out, families = {}, {}
     for p in held_out:
         n = len(families)
@@ -177,7 +186,9 @@ def write_sample(path, tensors, held_out, metadata):
             ids = p["prompt_ids"] + p["solution_ids"]
             out[f"{n}.ids"] = torch.tensor(ids, dtype=torch.int32)
             out[f"{n}.offset"] = torch.tensor([p["offset"]], dtype=torch.int32)
-            out[f"{n}.logits"] = reference_forward(tensors, ids, p["offset"])
+            rows = slice(len(p["prompt_ids"]) - 1, len(ids) - 1)
+            out[f"{n}.logits"] = reference_forward(tensors, ids, p["offset"])[rows]
+            out[f"{n}.trained_logits"] = trained_forward(tensors, ids, p["offset"])[rows]
     write_safetensors(path, out, {**metadata, "problems": json.dumps(list(families.values())), "top_k": str(SIZES["top_k"])})
 
 
@@ -192,12 +203,17 @@ def main():
     parser.add_argument("--every", type=int, default=200, help="steps between lines of the log")
     parser.add_argument("--pool", type=int, default=100, help="held-out problems of each family that are measured besides")
     parser.add_argument("--only-measure", action="store_true", help="the model in --out; writes metrics and sample anew")
+    parser.add_argument("--only-sample", action="store_true", help="of the model in --out; writes torch_logits.safetensors anew")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     begin = time.time()
     name = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
     metadata = {"torch": torch.__version__, "device": name, "seed": str(args.seed)}
     metrics, path = dict(metadata), args.out / "model.safetensors"
+    if args.only_sample:
+        tensors, _ = read_safetensors(path)
+        write_sample(args.out / "torch_logits.safetensors", tensors, problems.held_out_problems(), metadata)
+        return
     if args.only_measure:
         metrics = json.loads((args.out / "metrics.json").read_text())
     else:

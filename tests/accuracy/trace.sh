@@ -161,12 +161,17 @@ view() {
 viewed() { printf '{"x":{"storage":"c0/buf","dtype":"F32","offset":%s,"shape":%s,"stride":%s}}' "$@"; }
 file view.safetensors "{$(meta "[${call%\}},\"views\":$(viewed 0 '[2,4]' '[4,1]')}]"),${x/c0\/x/c0\/buf},$out}" 64
 run 4 replay view.safetensors
+# Calls may share bytes: the second reads, and writes, what the first recorded.
+same=$(viewed 0 '[2,4]' '[4,1]' | sed 's,c0/buf,c0/out.out,; s,{"x":\(.*\)}$,{"x":\1\,"out.out":\1},')
+second=${call/c0/c1}
+file shared.safetensors "{$(meta "[$call,${second%\}},\"views\":$same}]"),$x,$out}" 64
+run 4 replay shared.safetensors && { grep -q '^c1 ' out || bad "call c1 was not judged"; }
 view 'is not an object' '1'
 view 'is not an object' '{"x":1}'
 view "unknown argument 'y'" '{"y":{}}'
 view 'needs storage and dtype' '{"x":{}}'
 view "unknown key 'strides'" '{"x":{"strides":[1]}}'
-view 'of another call' "$(viewed 0 '[2,4]' '[4,1]' | sed s,c0/buf,c1/buf,)"
+view 'which the file lacks' "$(viewed 0 '[2,4]' '[4,1]' | sed s,c0/buf,c1/buf,)"
 view 'which the file lacks' "$(viewed 0 '[2,4]' '[4,1]' | sed s,c0/buf,c0/tub,)"
 view 'which no argument' "$(viewed 0 '[2,4]' '[4,1]' | sed s,F32,F64,)"
 view 'reaches outside' "$(viewed 1 '[2,4]' '[4,1]')"
