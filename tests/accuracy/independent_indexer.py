@@ -451,12 +451,11 @@ def chains(call, exact, counts):
                                        for t, (a, b) in enumerate(zip(wrong.indices, exact.indices))):
             continue  # ties
         yield "wrong", output, got
-    shown = max(((abs(v), t, p) for t, row in enumerate(exact.logits) for p, v in enumerate(row) if math.isfinite(v) and v), default=None)
-    if shown:
-        _, t, p = shown
+    found = [(abs(v), t, p) for t, row in enumerate(exact.logits) for p, v in enumerate(row) if math.isfinite(v) and v]
+    for _, t, p in {max(found), found[0]} if found else ():
         far = bound(exact, t, p)
         if far is None:
-            return
+            continue
         for side in (-1, 1):
             v = Fraction(exact.logits[t][p]) + side * far * Fraction(102, 100)
             row = list(exact.logits[t])
@@ -465,6 +464,31 @@ def chains(call, exact, counts):
             indices = exact.indices[:t] + [top_k(row, call.seen[t], call.top_k)] + exact.indices[t + 1:]
             moved = Chain.outputs(type("Moved", (), {"c": call, "cache": exact.cache, "logits": logits, "indices": indices}))
             yield "bound", "logits", moved
+
+
+def moved_code():
+    """A query whose rotation is a tie of bf16, less 2^-26: f32 takes it for the tie, and so gets another code of 8 bits."""
+    tie, heads, length = 1 + 47 / 256, 1, 2
+    q = [1.0] * 64 + [0.0] * 63 + [448.0]
+    k = [math.sin(i) * 2 ** (i % 5) for i in range(DIM)]
+    cache = bytearray(16 * 132)
+    cache[0:127] = bytes([0x38]) * 127
+    cache[16 * DIM:16 * DIM + 4] = struct.pack("<f", 1.0)
+
+    def bf16(values):
+        return BF16.encode([BF16.near(v) for v in values])
+
+    tensors = {"q": ("BF16", [1, heads, DIM], bf16(q)), "k": ("BF16", [1, DIM], bf16(k)), "weights": ("F32", [1, heads], F32.encode([1.0])),
+               "positions": ("I64", [1], struct.pack("<q", 0)), "slot_mapping": ("I64", [1], struct.pack("<q", 1)),
+               "cos_sin_cache": ("F32", [1, 64], F32.encode([tie] * 32 + [2.0 ** -26] * 32)),
+               "context_lens": ("I32", [1], struct.pack("<i", length)), "block_tables": ("I32", [1, 1], struct.pack("<i", 0)),
+               "kv_cache": ("U8", [1, 16, 132], bytes(cache)), "ideal.logits": ("F32", [1, 5], b""), "ideal.indices": ("I32", [1, 1], b"")}
+    attrs = {"code_format": "e4m3", "eps": 1e-6, "layout": "normal", "pairing": "half_split", "rope_dim_offset": 0}
+    call = Call({"id": "moved", "attrs": attrs}, {"moved/" + name: tensor for name, tensor in tensors.items()})
+    exact, other = Chain(call), InF32(call)
+    if exact.codes[0][0][:32] != (0x39,) * 32 or other.codes[0][0][:32] != (0x3A,) * 32 or exact.logits[0][0] * 1.05 > other.logits[0][0]:
+        stop("the code that should move does not")
+    return call, exact, "a code that f32 moves"
 
 
 def verdicts(hallmark, calls, notes, folder, counts, most):
@@ -518,6 +542,7 @@ def main():
             exact = Chain(call)
             differing += compare(call, exact, entry["case"], options.most - differing, counts)
             calls.append((call, exact, entry["case"]))
+        calls.append(moved_code())
         differing += verdicts(options.hallmark, calls, notes, folder, counts, options.most)
     print("indexer, %d calls: %s" % (len(calls), ", ".join("%d %s" % (n, k) for k, n in sorted(counts.items()))))
     short = [kind for kind, n in PROMISED.items() if counts[kind] < n]
