@@ -184,7 +184,7 @@ class Call:
             self.seen = [lens[t // self.next_n] - self.next_n + t % self.next_n + 1 for t in range(self.tokens)]
         self.blocks_n, self.B, self.entry = tensors[base + "kv_cache"][1]
         self.cache = tensors[base + "kv_cache"][2]
-        self.width, self.top_k = tensors[base + "ideal.logits"][1][1], tensors[base + "ideal.indices"][1][1]
+        self.width, self.top_k = ((tensors.get(base + "ideal." + name) or tensors[base + "out." + name])[1][1] for name in ("logits", "indices"))
         self.codes, self.layout, self.pairing = attrs["code_format"], attrs["layout"], attrs["pairing"]
         self.offset = attrs["rope_dim_offset"]
         shared = [v for part in (self.norm_weight, self.norm_bias) for v in part or ()]
