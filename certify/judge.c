@@ -31,8 +31,8 @@ static void conclude(hm_verdict *v, hm_outcome outcome, const char *format, ...)
 
 /* ---- the kill matrix ------------------------------------------------------------------------- */
 
-/* data/cases/kills.json, {"canonical line": ["fault", ...], ...}, is read where it lies: a line of text a case, as
- * hm_kills_json writes it. They are found by a hash of the case line without its seed; lines that differ in their seed
+/* data/cases/kills.json is read where it lies: a line of text a case, "canonical line": [number of a fault, ...], as
+ * hm_kills_json writes it (and one an op, with the faults' names, which no case is called). They are found by a hash of the case line without its seed; lines that differ in their seed
  * count together. */
 typedef struct {
     uint64_t hash;
@@ -99,9 +99,11 @@ static int known_kills(const hm_call *call) {
         seedless(kills[low].text, (size_t)(end - kills[low].text), other);
         if (strcmp(key, other)) continue;
         if (faults < 0) faults = 0;
-        for (end++; *end && *end != ']'; end++) faults += *end == '"';
+        bool some = false;
+        for (end++; *end && *end != ']'; end++) faults += *end == ',', some |= isdigit((unsigned char)*end);
+        faults += some;
     }
-    return faults > 0 ? faults / 2 : faults; /* two quotes a name */
+    return faults;
 }
 
 /* ---- calls that must fail -------------------------------------------------------------------- */
