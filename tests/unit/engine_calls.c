@@ -1,5 +1,5 @@
-/* engine_calls: requests and options out of range, the errors of an op, what the observer and the table of functions see,
- * and which token is taken. */
+/* engine_calls: requests and options out of range, the errors of an op, what the observer and the table of functions
+ * see, and which token is taken. */
 #include <criterion/criterion.h>
 #include <hallmark/linear.h>
 #include <math.h>
@@ -41,7 +41,7 @@ static hm_model_request forced(const hm_problem *p) {
                               .most = p->given_length};
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 static void run_refused(hm_model_batch *batch, hm_model_request r, hm_status status, const char *sentence) {
     cr_expect_eq(hm_model_run(batch, 1, &r, NULL, why, sizeof why), status);
@@ -91,7 +91,7 @@ Test(engine_calls, options_out_of_range_are_refused) {
     }
 }
 
-/* ---- the table and the observer ------------------------------------------------------------------------------------- */
+/* ---- the table and the observer ---------------------------------------------------------------------------------- */
 
 static hm_status fails_in_layer_2(void *with, const hm_model_call *call, const void *args, char *text, size_t size) {
     int *calls = with;
