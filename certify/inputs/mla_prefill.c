@@ -26,8 +26,7 @@ static bool put_keys(const hm_case_spec *spec, const hm_tensor *t) {
     double *key = malloc((size_t)(width + 1) * sizeof *key);
     bool made = key != NULL;
     for (int64_t j = 0; made && j < t->shape[0]; j++) {
-        made =
-            hm_inputs_exact_key(spec, j, hm_inputs_wins(j), width, key) || hm_inputs_stagnate_key(spec, width, key);
+        made = hm_inputs_exact_key(spec, j, hm_inputs_wins(j), width, key) || hm_inputs_stagnate_key(spec, width, key);
         if (made) hm_store_row(t->dtype, (char *)t->data + j * t->stride[0] * size, t->stride[1], width, key);
     }
     free(key);
