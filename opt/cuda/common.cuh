@@ -1,0 +1,122 @@
+/* common.cuh: dtypes, rows and launches, as all kernels need them. */
+#ifndef HM_CUDA_COMMON_CUH
+#define HM_CUDA_COMMON_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+extern "C" {
+#include "../../op/check.h"
+}
+#include "launch.h"
+
+namespace hm {
+
+using bf16 = __nv_bfloat16;
+using f16 = __half;
+
+/* ---- dtypes: load exactly, store with one rounding ---------------------------------------------------------------- */
+
+__device__ __forceinline__ float widen(float v) { return v; }
+__device__ __forceinline__ float widen(f16 v) { return __half2float(v); }
+__device__ __forceinline__ float widen(bf16 v) { return __bfloat162float(v); }
+
+template <typename T>
+__device__ __forceinline__ T narrow(float v);
+template <>
+__device__ __forceinline__ float narrow<float>(float v) {
+    return v;
+}
+template <>
+__device__ __forceinline__ f16 narrow<f16>(float v) {
+    return __float2half_rn(v);
+}
+template <>
+__device__ __forceinline__ bf16 narrow<bf16>(float v) {
+    return __float2bfloat16_rn(v);
+}
+
+/* N elements that are read and written in accesses of at most 16 bytes; their address is a multiple of that. */
+template <typename T, int N>
+struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) vec {
+    T v[N];
+};
+
+/* ---- rows --------------------------------------------------------------------------------------------------------- */
+
+/* Where the rows of a tensor begin: up to three leading dimensions, merged into one where their strides allow it. */
+struct rows {
+    int64_t stride[3], shape[2]; /* in elements, innermost first; shape of the inner two */
+    int dims;                    /* 0 to 3 */
+};
+
+static inline rows rows_of(const hm_tensor &t, int inner = 1) {
+    rows r = {};
+    int64_t extent = 1; /* of the dimension that was added last */
+    for (int d = t.ndim - 1 - inner; d >= 0; d--) {
+        int64_t step;
+        if (t.shape[d] == 1) continue;
+        if (r.dims > 0 && !__builtin_mul_overflow(extent, r.stride[r.dims - 1], &step) && t.stride[d] == step) {
+            extent *= t.shape[d]; /* it continues the one inside it */
+            continue;
+        }
+        if (r.dims > 0) r.shape[r.dims - 1] = extent;
+        extent = t.shape[d];
+        r.stride[r.dims++] = t.stride[d];
+    }
+    return r;
+}
+
+__device__ __forceinline__ int64_t row_offset(const rows &r, int64_t row) {
+    if (r.dims <= 1) return row * r.stride[0];
+    int64_t rest = row / r.shape[0], offset = (row - rest * r.shape[0]) * r.stride[0];
+    if (r.dims == 2) return offset + rest * r.stride[1];
+    int64_t outer = rest / r.shape[1];
+    return offset + (rest - outer * r.shape[1]) * r.stride[1] + outer * r.stride[2];
+}
+
+/* Are the elements of every row next to each other, and the rows at multiples of `bytes` bytes? */
+static inline bool aligned(const hm_tensor &t, int64_t bytes) {
+    int64_t size = (int64_t)hm_dtype_size(t.dtype);
+    if ((intptr_t)t.data % bytes || (t.shape[t.ndim - 1] > 1 && t.stride[t.ndim - 1] != 1)) return false;
+    for (int d = 0; d < t.ndim - 1; d++)
+        if (t.shape[d] > 1 && t.stride[d] % (bytes / size)) return false;
+    return true;
+}
+
+/* ---- launches ----------------------------------------------------------------------------------------------------- */
+
+/* Before the first access to memory: the kernel before this one is done, where this one was launched early. */
+__device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/* The next kernel may be launched; it waits for this one to end before it reads. */
+__device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+template <typename P>
+static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 threads, size_t shared, void *stream,
+                        const P &params) {
+    cudaLaunchAttribute attribute = {};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX));
+    config.blockDim = threads;
+    config.dynamicSmemBytes = shared;
+    config.stream = (cudaStream_t)stream;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = hm_cuda_pdl_for((const void *)kernel);
+    return hm_cuda_status(op, cudaLaunchKernelEx(&config, kernel, params));
+}
+
+} // namespace hm
+
+#endif
