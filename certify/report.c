@@ -166,7 +166,11 @@ hm_status hm_report_write(const hm_report *r, const char *dir, char *why, size_t
         const char *name;
         char *(*text)(const hm_report *);
     } files[] = {
-        {"junit.xml", hm_report_junit}, {"summary.md", hm_report_summary}, {"certificate.json", hm_report_certificate}};
+#ifndef HM_DEVICE
+        {"junit.xml", hm_report_junit},
+#endif
+        {"summary.md", hm_report_summary},
+        {"certificate.json", hm_report_certificate}};
     hm_status status = hm_report_folder(dir, why, size);
     for (size_t i = 0; status == HM_OK && i < sizeof files / sizeof *files; i++) {
         char path[4096];

@@ -15,11 +15,15 @@
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int devices, processors[64];
-static cudaError_t trouble;
+static char trouble[160];
 
 static void look(void) {
-    trouble = cudaGetDeviceCount(&devices);
-    if (trouble != cudaSuccess) devices = 0;
+    int version = 0;
+    cudaError_t error = cudaGetDeviceCount(&devices);
+    if (error != cudaSuccess) devices = 0;
+    if (cudaDriverGetVersion(&version) == cudaSuccess && version == 0)
+        snprintf(trouble, sizeof trouble, "no driver is installed");
+    else snprintf(trouble, sizeof trouble, "%s", error ? cudaGetErrorString(error) : "the driver lists none");
     for (int i = 0; i < devices && i < 64; i++)
         cudaDeviceGetAttribute(&processors[i], cudaDevAttrMultiProcessorCount, i);
     cudaGetLastError();
@@ -27,16 +31,14 @@ static void look(void) {
 
 int hm_cuda_devices(void) {
     pthread_once(&once, look);
-    if (!devices)
-        hm_fail(HM_NO_DEVICE, "no CUDA device: %s", trouble ? cudaGetErrorString(trouble) : "the driver lists none");
+    if (!devices) hm_fail(HM_NO_DEVICE, "no CUDA device: %s", trouble);
     return devices;
 }
 
 hm_status hm_cuda_ready(const char *op) {
     pthread_once(&once, look);
     if (devices) return HM_OK;
-    return hm_fail(HM_NO_DEVICE, "%s: there is no CUDA device: %s", op,
-                   trouble ? cudaGetErrorString(trouble) : "the driver lists none");
+    return hm_fail(HM_NO_DEVICE, "%s: there is no CUDA device: %s", op, trouble);
 }
 
 int hm_cuda_processors(void) {
