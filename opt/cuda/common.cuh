@@ -38,10 +38,58 @@ __device__ __forceinline__ bf16 narrow<bf16>(float v) {
     return __float2bfloat16_rn(v);
 }
 
-/* N elements that are read and written in accesses of at most 16 bytes; their address is a multiple of that. */
+/* Two elements of a vec, of which one has 4 bytes or two have. */
+template <typename T>
+struct pair;
+template <>
+struct pair<float> {
+    static __device__ __forceinline__ void get(const uint32_t *w, float *a, float *b) {
+        *a = __uint_as_float(w[0]), *b = __uint_as_float(w[1]);
+    }
+    static __device__ __forceinline__ void set(uint32_t *w, float a, float b) {
+        w[0] = __float_as_uint(a), w[1] = __float_as_uint(b);
+    }
+};
+template <>
+struct pair<bf16> {
+    static __device__ __forceinline__ void get(const uint32_t *w, float *a, float *b) {
+        *a = __uint_as_float(*w << 16), *b = __uint_as_float(*w & 0xffff0000u);
+    }
+    static __device__ __forceinline__ void set(uint32_t *w, float a, float b) {
+        __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
+        *w = *(const uint32_t *)&two;
+    }
+};
+template <>
+struct pair<f16> {
+    static __device__ __forceinline__ void get(const uint32_t *w, float *a, float *b) {
+        float2 two = __half22float2(*(const __half2 *)w);
+        *a = two.x, *b = two.y;
+    }
+    static __device__ __forceinline__ void set(uint32_t *w, float a, float b) {
+        __half2 two = __floats2half2_rn(a, b);
+        *w = *(const uint32_t *)&two;
+    }
+};
+
+/* N elements, an even number, that are read and written in accesses of at most 16 bytes; their address is a multiple of
+ * that. Words, so that the compiler does not spread 16-bit elements over a register each. */
 template <typename T, int N>
 struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) vec {
-    T v[N];
+    uint32_t w[N * sizeof(T) / 4];
+    /* What was computed from it before is computed again: for registers. */
+    __device__ __forceinline__ void forget() {
+#pragma unroll
+        for (int i = 0; i < (int)(N * sizeof(T) / 4); i++) asm volatile("" : "+r"(w[i]));
+    }
+    __device__ __forceinline__ void get(float *v) const {
+#pragma unroll
+        for (int i = 0; i < N; i += 2) pair<T>::get(w + i * sizeof(T) / 4, v + i, v + i + 1);
+    }
+    __device__ __forceinline__ void set(const float *v) {
+#pragma unroll
+        for (int i = 0; i < N; i += 2) pair<T>::set(w + i * sizeof(T) / 4, v[i], v[i + 1]);
+    }
 };
 
 /* ---- rows --------------------------------------------------------------------------------------------------------- */
@@ -101,6 +149,7 @@ __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
+/* blocks: at most 2^31 - 1 of them are launched. */
 template <typename P>
 static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 threads, size_t shared, void *stream,
                         const P &params) {
