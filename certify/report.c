@@ -37,6 +37,7 @@ hm_report *hm_report_new(const hm_impl *impl, const char *suite, uint64_t seed, 
     snprintf(r->isa, sizeof r->isa, "native");
     snprintf(r->missing, sizeof r->missing, "none");
     r->place = impl->place;
+    r->device = impl->device;
     r->seed = seed;
     while (flags && flags[r->nflags]) r->nflags++;
     r->flag = calloc((size_t)r->nflags + 1, sizeof *r->flag);

@@ -85,7 +85,7 @@ static void cpu_name(char *text, size_t size) {
     if (!*text && uname(&machine) == 0) snprintf(text, size, "%s", machine.machine);
 }
 
-static json_t *host_json(void) {
+static json_t *host_json(const hm_report *r) {
     char cpu[256], when[32];
     time_t now = time(NULL);
     struct tm utc;
@@ -97,8 +97,8 @@ static json_t *host_json(void) {
 #else
     const char *compiler = "gcc " __VERSION__;
 #endif
-    json_t *host = json_pack("{s:s, s:s, s:n, s:s, s:s}", "cpu", clean, "isa", hm_isa(), "gpu", "compiler", compiler,
-                             "time", when);
+    json_t *host = json_pack("{s:s, s:s, s:s?, s:s, s:s}", "cpu", clean, "isa", hm_isa(), "gpu",
+                             *r->device ? r->device : NULL, "compiler", compiler, "time", when);
     free(clean);
     return host;
 }
@@ -107,7 +107,7 @@ static json_t *host_json(void) {
  */
 char *hm_report_certificate(const hm_report *r) {
     const size_t canonical = JSON_COMPACT | JSON_SORT_KEYS;
-    json_t *payload = payload_json(r), *host = host_json();
+    json_t *payload = payload_json(r), *host = host_json(r);
     char *payload_text = json_dumps(payload, canonical), *host_text = json_dumps(host, canonical), *text = NULL;
     if (payload_text && host_text) {
         unsigned char hash[crypto_hash_sha256_BYTES];

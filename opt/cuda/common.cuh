@@ -94,12 +94,40 @@ struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) vec {
 
 /* ---- rows --------------------------------------------------------------------------------------------------------- */
 
-/* Where the rows of a tensor begin: up to three leading dimensions, merged into one where their strides allow it. */
-struct rows {
-    int64_t stride[3], shape[2]; /* in elements, innermost first; shape of the inner two */
-    int dims;                    /* 0 to 3 */
+/* Division of 0 <= n < 2^31 by d < 2^31 without dividing: n * m >> 31 + s with 2^s >= d and m = 2^(31 + s) / d rounded
+ * up, less than 2^32: m d exceeds 2^(31 + s) by less than d <= 2^s, so that the quotient is too large by less than
+ * n / 2^31 / d < 1 / d, and its floor is right. */
+struct divider {
+    uint32_t m, s;
+    int64_t d; /* as it is, for larger numbers */
 };
 
+static inline divider divider_of(int64_t d) {
+    divider r = {0, 0, d > 0 ? d : 1};
+    if (r.d >= INT64_C(1) << 31) return r;
+    while ((INT64_C(1) << r.s) < r.d) r.s++;
+    r.m = (uint32_t)(((((uint64_t)1 << (31 + r.s)) - 1) / (uint64_t)r.d) + 1);
+    if (r.d == 1) r.m = 1u << 31;
+    return r;
+}
+
+__device__ __forceinline__ int64_t quotient(const divider &r, int64_t n) {
+    if (r.m && n < (INT64_C(1) << 31)) return (int64_t)(((uint64_t)(uint32_t)n * r.m) >> (31 + r.s));
+    return n / r.d;
+}
+/* For n and d below 2^31 alone. */
+__device__ __forceinline__ uint32_t quotient32(const divider &r, uint32_t n) {
+    return (uint32_t)(((uint64_t)n * r.m) >> (31 + r.s));
+}
+
+/* Where the rows of a tensor begin: up to three leading dimensions, merged into one where their strides allow it. */
+struct rows {
+    int64_t stride[3]; /* in elements, innermost first */
+    divider shape[2];  /* of the inner two */
+    int dims;          /* 0 to 3 */
+};
+
+/* Of all dimensions of t but the last `inner`. */
 static inline rows rows_of(const hm_tensor &t, int inner = 1) {
     rows r = {};
     int64_t extent = 1; /* of the dimension that was added last */
@@ -110,7 +138,7 @@ static inline rows rows_of(const hm_tensor &t, int inner = 1) {
             extent *= t.shape[d]; /* it continues the one inside it */
             continue;
         }
-        if (r.dims > 0) r.shape[r.dims - 1] = extent;
+        if (r.dims > 0) r.shape[r.dims - 1] = divider_of(extent);
         extent = t.shape[d];
         r.stride[r.dims++] = t.stride[d];
     }
@@ -119,10 +147,10 @@ static inline rows rows_of(const hm_tensor &t, int inner = 1) {
 
 __device__ __forceinline__ int64_t row_offset(const rows &r, int64_t row) {
     if (r.dims <= 1) return row * r.stride[0];
-    int64_t rest = row / r.shape[0], offset = (row - rest * r.shape[0]) * r.stride[0];
+    int64_t rest = quotient(r.shape[0], row), offset = (row - rest * r.shape[0].d) * r.stride[0];
     if (r.dims == 2) return offset + rest * r.stride[1];
-    int64_t outer = rest / r.shape[1];
-    return offset + (rest - outer * r.shape[1]) * r.stride[1] + outer * r.stride[2];
+    int64_t outer = quotient(r.shape[1], rest);
+    return offset + (rest - outer * r.shape[1].d) * r.stride[1] + outer * r.stride[2];
 }
 
 /* Are the elements of every row next to each other, and the rows at multiples of `bytes` bytes? */
@@ -164,6 +192,20 @@ static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 
     config.attrs = &attribute;
     config.numAttrs = hm_cuda_pdl_for((const void *)kernel);
     return hm_cuda_status(op, cudaLaunchKernelEx(&config, kernel, params));
+}
+
+/* A kernel whose thread i of all does `each` of the pieces [p.first, p.end). */
+template <typename P>
+static hm_status launch_all(const char *op, void (*kernel)(P), P p, int threads, int each, void *stream) {
+    const int64_t most = (int64_t)INT32_MAX * threads * each, end = p.end;
+    for (; p.first < end; p.first = p.end) {
+        int64_t count = end - p.first < most ? end - p.first : most;
+        p.end = p.first + count;
+        int64_t lanes = (count - 1) / each + 1;
+        hm_status s = launch(op, kernel, (lanes - 1) / threads + 1, dim3(threads), 0, stream, p);
+        if (s) return s;
+    }
+    return HM_OK;
 }
 
 } // namespace hm
