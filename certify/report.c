@@ -162,6 +162,14 @@ hm_status hm_report_folder(const char *dir, char *why, size_t size) {
     return HM_OK;
 }
 
+bool hm_report_has_junit(void) {
+#ifdef HM_DEVICE
+    return false;
+#else
+    return true;
+#endif
+}
+
 hm_status hm_report_write(const hm_report *r, const char *dir, char *why, size_t size) {
     static const struct {
         const char *name;

@@ -33,8 +33,11 @@ __global__ void __launch_bounds__(128) copy_kernel(const uint4 *from, uint4 *to,
 }
 
 __global__ void __launch_bounds__(128) write_kernel(uint4 *to, size_t n, uint4 value) {
-    size_t i = (size_t)blockIdx.x * 128 + threadIdx.x;
-    if (i < n) to[i] = value;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        size_t i = (size_t)blockIdx.x * 512 + k * 128 + threadIdx.x;
+        if (i < n) to[i] = value;
+    }
 }
 
 /* Writes only where what it read is a value that is nowhere. */
@@ -230,7 +233,7 @@ bool hm_cuda_bench_open(hm_cuda_ceilings *c, char *why, size_t size) {
     good = good && graph_median(
                        f, k, 4,
                        [&](int i, cudaStream_t s) {
-                           write_kernel<<<blocks(n, 128), 128, 0, s>>>(to, n, make_uint4(i, 2, 3, 4));
+                           write_kernel<<<blocks(n, 512), 128, 0, s>>>(to, n, make_uint4(i, 2, 3, 4));
                            return fine(f, cudaGetLastError(), "write");
                        },
                        &write);

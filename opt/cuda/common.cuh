@@ -82,6 +82,10 @@ struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) vec {
 #pragma unroll
         for (int i = 0; i < (int)(N * sizeof(T) / 4); i++) asm volatile("" : "+r"(w[i]));
     }
+    __device__ __forceinline__ void fill(float v) {
+#pragma unroll
+        for (int i = 0; i < N; i += 2) pair<T>::set(w + i * sizeof(T) / 4, v, v);
+    }
     __device__ __forceinline__ void get(float *v) const {
 #pragma unroll
         for (int i = 0; i < N; i += 2) pair<T>::get(w + i * sizeof(T) / 4, v + i, v + i + 1);
@@ -151,6 +155,21 @@ __device__ __forceinline__ int64_t row_offset(const rows &r, int64_t row) {
     if (r.dims == 2) return offset + rest * r.stride[1];
     int64_t outer = quotient(r.shape[1], rest);
     return offset + (rest - outer * r.shape[1].d) * r.stride[1] + outer * r.stride[2];
+}
+
+/* Are there fewer than 2^31 rows? Then row_offset32 will do: kernels that live for a microsecond feel every jump over code
+ * that they do not need. */
+static inline bool few(int64_t count) { return count < (INT64_C(1) << 31); }
+
+__device__ __forceinline__ int64_t row_offset32(const rows &r, uint32_t row) {
+    if (r.dims <= 1) return row * r.stride[0];
+    uint32_t rest = quotient32(r.shape[0], row), outer = 0;
+    int64_t offset = (row - rest * (uint32_t)r.shape[0].d) * r.stride[0];
+    if (r.dims == 3) {
+        outer = quotient32(r.shape[1], rest);
+        rest -= outer * (uint32_t)r.shape[1].d;
+    }
+    return offset + rest * r.stride[1] + outer * r.stride[2];
 }
 
 /* Are the elements of every row next to each other, and the rows at multiples of `bytes` bytes? */

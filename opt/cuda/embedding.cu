@@ -17,28 +17,37 @@ struct params {
     hm::rows id_rows, out_rows;
     int64_t table_stride, table_step, out_step; /* in elements: from row to row, and within one */
     int64_t vocab_start, vocab_size, table_rows;
-    int64_t first, end; /* of the pieces of out */
-    hm::divider row;    /* pieces of a row */
+    int64_t first, end; /* of the threads, THREADS * EACH of them to a block */
+    int64_t pieces;     /* of a row */
+    hm::divider blocks; /* of a row */
     int size;           /* bytes of an element */
     bool wide_ids;      /* i64 */
 };
 
-/* U: what is copied at a time. */
-template <typename U>
+/* U: what is copied at a time. A thread copies EACH pieces of one row, THREADS apart, so that they are under way together
+ * once the id is known. */
+template <typename U, int EACH>
 __global__ void __launch_bounds__(THREADS) gather(const __grid_constant__ params p) {
     hm::wait_for_previous();
     hm::let_next_start();
-    int64_t i = p.first + (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    if (i >= p.end) return;
-    int64_t row = hm::quotient(p.row, i), at = (i - row * p.row.d) * (int64_t)sizeof(U) / p.size;
+    int64_t block = p.first / (THREADS * EACH) + blockIdx.x, row = hm::quotient(p.blocks, block);
+    int64_t piece = (block - row * p.blocks.d) * (THREADS * EACH) + threadIdx.x;
     int64_t id_at = hm::row_offset(p.id_rows, row);
     int64_t id = p.wide_ids ? ((const int64_t *)p.ids)[id_at] : ((const int32_t *)p.ids)[id_at];
     if (id < 0 || id >= p.vocab_size) return; /* out of range: its row stays as it is */
     id -= p.vocab_start;
-    U v = {};
-    if (id >= 0 && id < p.table_rows)
-        v = *(const U *)((const char *)p.table + (id * p.table_stride + at * p.table_step) * p.size);
-    *(U *)((char *)p.out + (hm::row_offset(p.out_rows, row) + at * p.out_step) * p.size) = v;
+    const bool held = id >= 0 && id < p.table_rows;
+    const char *from = (const char *)p.table + id * p.table_stride * p.size;
+    char *to = (char *)p.out + hm::row_offset(p.out_rows, row) * p.size;
+    const int64_t per = (int64_t)sizeof(U) / p.size;
+    U v[EACH] = {};
+#pragma unroll
+    for (int k = 0; k < EACH; k++)
+        if (held && piece + k * THREADS < p.pieces)
+            v[k] = *(const U *)(from + (piece + k * THREADS) * per * p.table_step * p.size);
+#pragma unroll
+    for (int k = 0; k < EACH; k++)
+        if (piece + k * THREADS < p.pieces) *(U *)(to + (piece + k * THREADS) * per * p.out_step * p.size) = v[k];
 }
 
 } // namespace
@@ -59,11 +68,13 @@ extern "C" hm_status hm_embedding_cuda(const hm_embedding_args *args) {
     p.table_stride = a.table.stride[0], p.table_step = a.table.stride[1], p.out_step = a.out.stride[a.out.ndim - 1];
     p.vocab_start = a.vocab_start, p.vocab_size = a.vocab_size, p.table_rows = a.table.shape[0];
     p.size = size, p.wide_ids = a.ids.dtype == HM_I64;
-    int64_t each = whole ? 16 / size : 1;
-    p.row = hm::divider_of(hidden / each), p.end = elements / each;
-    return hm::launch_all(op,
-                          whole       ? gather<uint4>
-                          : size == 2 ? gather<uint16_t>
-                                      : gather<uint32_t>,
-                          p, THREADS, 1, a.stream);
+    p.pieces = hidden / (whole ? 16 / size : 1);
+    const bool wide = whole && p.pieces > THREADS;
+    const int64_t lanes = THREADS * (wide ? 4 : 1), blocks = (p.pieces - 1) / lanes + 1;
+    p.blocks = hm::divider_of(blocks), p.end = elements / hidden * blocks * lanes;
+    void (*kernel)(params) = wide        ? gather<uint4, 4>
+                             : whole     ? gather<uint4, 1>
+                             : size == 2 ? gather<uint16_t, 1>
+                                         : gather<uint32_t, 1>;
+    return hm::launch_all(op, kernel, p, THREADS, wide ? 4 : 1, a.stream);
 }

@@ -11,9 +11,6 @@ extern "C" {
 
 namespace hm {
 
-/* What is done with x * rs: nothing, * weight, round and * weight, * (1 + weight). */
-enum norm_end { NO_WEIGHT, WEIGHT, ROUND_THEN_WEIGHT, ONE_PLUS_WEIGHT };
-
 struct norm_params {
     const void *x, *residual, *weight;
     void *out, *residual_out;
@@ -23,28 +20,22 @@ struct norm_params {
     int64_t first, count, hidden, variance_size; /* first: row of block 0 */
     int pieces;                                  /* of a thread, where the kernel does not know */
     float per_mean, eps;
-    norm_end end;
-    bool residual_wide, read_rounded;
+    float one;                                             /* 1 + weight, or 0 + weight; a weight that is absent is 1 */
+    bool partial, norm_first, residual_wide, read_rounded; /* partial: the mean is not over the whole row */
 };
 
-/* Sum of the squares of one piece; first: index of its element 0. */
+/* Sum of the squares of one piece; first: index of its element 0. v is not kept. */
 template <int VEC>
-__device__ __forceinline__ float sum_of_squares(const float *v, int64_t first, int64_t variance_size) {
+__device__ __forceinline__ float sum_of_squares(const norm_params &p, float *v, int64_t first) {
     float half[2] = {0.0f, 0.0f};
-    if (first + VEC <= variance_size) {
+    if (p.partial)
 #pragma unroll
-        for (int i = 0; i < VEC / 2; i++)
+        for (int i = 0; i < VEC; i++)
+            if (first + i >= p.variance_size) v[i] = 0.0f;
 #pragma unroll
-            for (int h = 0; h < 2; h++) half[h] = __fmaf_rn(v[h * (VEC / 2) + i], v[h * (VEC / 2) + i], half[h]);
-    } else {
+    for (int i = 0; i < VEC / 2; i++)
 #pragma unroll
-        for (int i = 0; i < VEC / 2; i++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                float a = first + h * (VEC / 2) + i < variance_size ? v[h * (VEC / 2) + i] : 0.0f;
-                half[h] = __fmaf_rn(a, a, half[h]);
-            }
-    }
+        for (int h = 0; h < 2; h++) half[h] = __fmaf_rn(v[h * (VEC / 2) + i], v[h * (VEC / 2) + i], half[h]);
     return __fadd_rn(half[0], half[1]);
 }
 
@@ -52,32 +43,17 @@ __device__ __forceinline__ float reciprocal_root(const norm_params &p, float sum
     return rsqrtf(__fadd_rn(__fmul_rn(sum, p.per_mean), p.eps));
 }
 
-/* Not yet rounded to T. */
-template <typename T, norm_end END>
-__device__ __forceinline__ float normalised(float v, float rs, float weight) {
-    float n = __fmul_rn(v, rs);
-    if (END == NO_WEIGHT) return n;
-    if (END == ROUND_THEN_WEIGHT) n = widen(narrow<T>(n));
-    return __fmul_rn(n, END == ONE_PLUS_WEIGHT ? __fadd_rn(1.0f, weight) : weight);
-}
-
-/* body(END) for the end that p names; the branch is the same for all threads. */
-template <norm_end END>
-struct end_is {
-    static constexpr norm_end value = END;
-};
-template <typename F>
-__device__ __forceinline__ void for_end(norm_end end, F body) {
-    switch (end) {
-        case NO_WEIGHT:
-            return body(end_is<NO_WEIGHT>());
-        case WEIGHT:
-            return body(end_is<WEIGHT>());
-        case ROUND_THEN_WEIGHT:
-            return body(end_is<ROUND_THEN_WEIGHT>());
-        case ONE_PLUS_WEIGHT:
-            return body(end_is<ONE_PLUS_WEIGHT>());
+/* v := v * rs * weight, as the modes say, not yet rounded to T. */
+template <typename T, int VEC>
+__device__ __forceinline__ void normalise(const norm_params &p, float *v, float rs, const float *weight) {
+#pragma unroll
+    for (int i = 0; i < VEC; i++) v[i] = __fmul_rn(v[i], rs);
+    if (p.norm_first) {
+        vec<T, VEC> rounded;
+        rounded.set(v), rounded.get(v);
     }
+#pragma unroll
+    for (int i = 0; i < VEC; i++) v[i] = __fmul_rn(v[i], __fadd_rn(weight[i], p.one));
 }
 
 /* v: x on entry, what the norm reads on return; stored: the sum as it is stored. */
@@ -94,87 +70,84 @@ __device__ __forceinline__ void add_residual(bool read_rounded, float *v, const 
 /* LATE: the weight is read when it is needed, from the first-level cache once some rows have passed. That takes fewer
  * registers, so that more rows are under way; with few rows it shows its latency. */
 template <typename T, typename W, typename R, int PIECES, bool FUSED, bool LATE>
-__global__ void __launch_bounds__(HELD_LANES) norm_held(const __grid_constant__ norm_params p) {
+__global__ void __launch_bounds__(HELD_LANES, LATE &&PIECES == 2 ? 4 : 1)
+    norm_held(const __grid_constant__ norm_params p) {
     constexpr int VEC = 16 / sizeof(T);
     __shared__ float shared[32];
     wait_for_previous();
-    const int pieces = (int)p.hidden / VEC, lane = threadIdx.x;
-    const int64_t row = p.first + (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
-    const int mine = row < p.count ? pieces : 0; /* pieces that this thread may touch */
-    const vec<T, VEC> *x = (const vec<T, VEC> *)((const T *)p.x + row_offset(p.x_rows, row));
+    const uint32_t row = (uint32_t)p.first + blockIdx.x * blockDim.y + threadIdx.y;
+    /* pieces that this thread may touch, from its first on */
+    const int mine = (row < (uint32_t)p.count ? (int)p.hidden / VEC : 0) - (int)threadIdx.x, step = blockDim.x;
+    const vec<T, VEC> *x = (const vec<T, VEC> *)((const T *)p.x + row_offset32(p.x_rows, row)) + threadIdx.x;
+    const vec<W, VEC> *w = (const vec<W, VEC> *)p.weight + threadIdx.x;
     vec<T, VEC> in[PIECES] = {};
-    vec<W, VEC> weight[PIECES] = {};
-    vec<R, VEC> sums[FUSED ? PIECES : 1];
+    vec<W, VEC> weight[PIECES];
+    vec<R, VEC> sums[FUSED ? PIECES : 1] = {};
     float sum = 0.0f;
 #pragma unroll
     for (int k = 0; k < PIECES; k++)
-        if ((int)(k * blockDim.x) + lane < mine) in[k] = x[k * blockDim.x + lane];
+        if (k * step < mine) in[k] = x[k * step];
     if constexpr (FUSED) {
-        const int64_t at = row_offset(p.residual_rows, row);
+        const int64_t at = row_offset32(p.residual_rows, row);
+        if (sizeof(R) == sizeof(T) || p.residual_wide) {
+            const vec<R, VEC> *from = (const vec<R, VEC> *)((const R *)p.residual + at) + threadIdx.x;
 #pragma unroll
-        for (int k = 0; k < PIECES; k++) {
-            sums[k] = {};
-            if ((int)(k * blockDim.x) + lane >= mine) continue;
-            if (sizeof(R) == sizeof(T) || p.residual_wide)
-                sums[k] = ((const vec<R, VEC> *)((const R *)p.residual + at))[k * blockDim.x + lane];
-            else {
-                float v[VEC];
-                ((const vec<T, VEC> *)((const T *)p.residual + at))[k * blockDim.x + lane].get(v);
-                sums[k].set(v);
-            }
+            for (int k = 0; k < PIECES; k++)
+                if (k * step < mine) sums[k] = from[k * step];
+        } else {
+            const vec<T, VEC> *from = (const vec<T, VEC> *)((const T *)p.residual + at) + threadIdx.x;
+#pragma unroll
+            for (int k = 0; k < PIECES; k++)
+                if (k * step < mine) {
+                    float v[VEC];
+                    from[k * step].get(v);
+                    sums[k].set(v);
+                }
         }
     }
-    if (!LATE && p.weight)
 #pragma unroll
-        for (int k = 0; k < PIECES; k++)
-            if ((int)(k * blockDim.x) + lane < pieces)
-                weight[k] = ((const vec<W, VEC> *)p.weight)[k * blockDim.x + lane];
+    for (int k = 0; k < PIECES; k++) {
+        weight[k].fill(1.0f);
+        if (!LATE && p.weight && k * step < mine) weight[k] = w[k * step];
+    }
     let_next_start();
-    /* v: what the norm reads of piece k. The sum is formed anew where it is read unrounded. */
-    auto read = [&](int k, bool again, float *v) {
-        if constexpr (FUSED) {
-            if (again && p.read_rounded) return sums[k].get(v);
-            float r[VEC];
-            vec<R, VEC> stored;
-            in[k].get(v);
-            sums[k].get(r);
-            add_residual<R, VEC>(p.read_rounded, v, r, &stored);
-            if (again) return;
-            if ((int)(k * blockDim.x) + lane < mine)
-                ((vec<R, VEC> *)((R *)p.residual_out + row_offset(p.residual_out_rows, row)))[k * blockDim.x + lane] =
-                    stored;
-            if (p.read_rounded) sums[k] = stored;
-        } else in[k].get(v);
-    };
 #pragma unroll
     for (int k = 0; k < PIECES; k++) {
         float v[VEC];
-        read(k, false, v);
-        sum = __fadd_rn(sum, sum_of_squares<VEC>(v, (int64_t)(k * blockDim.x + lane) * VEC, p.variance_size));
+        in[k].get(v);
+        if constexpr (FUSED) {
+            float r[VEC];
+            vec<R, VEC> stored;
+            sums[k].get(r);
+            add_residual<R, VEC>(p.read_rounded, v, r, &stored);
+            if (k * step < mine)
+                ((vec<R, VEC> *)((R *)p.residual_out + row_offset32(p.residual_out_rows, row)) +
+                 threadIdx.x)[k * step] = stored;
+            if (p.read_rounded) sums[k] = stored;
+        }
+        sum = __fadd_rn(sum, sum_of_squares<VEC>(p, v, (int64_t)(k * step + threadIdx.x) * VEC));
     }
     const float rs = reciprocal_root(p, sum_of_row(sum, shared));
+    vec<T, VEC> *out = (vec<T, VEC> *)((T *)p.out + row_offset32(p.out_rows, row)) + threadIdx.x;
 #pragma unroll
-    for (int k = 0; k < PIECES; k++) { /* 8 words, not 16 floats, over the barrier */
-        in[k].forget();
-        if (FUSED) sums[k].forget();
-    }
-    vec<T, VEC> *out = (vec<T, VEC> *)((T *)p.out + row_offset(p.out_rows, row));
-    for_end(p.end, [&](auto end) {
+    for (int k = 0; k < PIECES; k++) {
+        float v[VEC], wide[VEC];
+        if (LATE && p.weight && k * step < mine) weight[k] = w[k * step];
+        in[k].forget(); /* 8 words, not 16 floats, over the barrier */
+        in[k].get(v);
+        if constexpr (FUSED) {
+            float r[VEC];
+            sums[k].forget();
+            sums[k].get(r);
 #pragma unroll
-        for (int k = 0; k < PIECES; k++) {
-            if ((int)(k * blockDim.x) + lane >= mine) continue;
-            vec<T, VEC> to;
-            float v[VEC], w[VEC];
-            if (LATE && decltype(end)::value != NO_WEIGHT)
-                weight[k] = ((const vec<W, VEC> *)p.weight)[k * blockDim.x + lane];
-            read(k, true, v);
-            weight[k].get(w);
-#pragma unroll
-            for (int i = 0; i < VEC; i++) v[i] = normalised<T, decltype(end)::value>(v[i], rs, w[i]);
-            to.set(v);
-            out[k * blockDim.x + lane] = to;
+            for (int i = 0; i < VEC; i++) v[i] = p.read_rounded ? r[i] : __fadd_rn(v[i], r[i]);
         }
-    });
+        weight[k].get(wide);
+        normalise<T, VEC>(p, v, rs, wide);
+        vec<T, VEC> to;
+        to.set(v);
+        if (k * step < mine) out[k * step] = to;
+    }
 }
 
 /* ---- any row: read twice; for long rows and for any stride and alignment ---- */
@@ -209,25 +182,24 @@ __global__ void __launch_bounds__(1024) norm_any(const __grid_constant__ norm_pa
         int64_t first = ((int64_t)k * blockDim.x + threadIdx.x) * VEC;
         if (first >= mine) break;
         read_summed<T, R, VEC, ALIGNED, FUSED>(p, row, first, v, stored);
-        sum = __fadd_rn(sum, sum_of_squares<VEC>(v, first, p.variance_size));
+        sum = __fadd_rn(sum, sum_of_squares<VEC>(p, v, first));
     }
     float rs = reciprocal_root(p, sum_of_row(sum, shared));
-    for_end(p.end, [&](auto end) {
-        for (int k = 0; k < p.pieces; k++) {
-            int64_t first = ((int64_t)k * blockDim.x + threadIdx.x) * VEC;
-            if (first >= mine) break;
-            read_summed<T, R, VEC, ALIGNED, FUSED>(p, row, first, v, stored);
-            float weight[VEC] = {};
-            if (decltype(end)::value != NO_WEIGHT)
-                read_piece<W, VEC, ALIGNED>((const W *)p.weight, p.weight_step, first, p.hidden, weight);
+    for (int k = 0; k < p.pieces; k++) {
+        int64_t first = ((int64_t)k * blockDim.x + threadIdx.x) * VEC;
+        if (first >= mine) break;
+        read_summed<T, R, VEC, ALIGNED, FUSED>(p, row, first, v, stored);
+        float weight[VEC];
+        if (p.weight) read_piece<W, VEC, ALIGNED>((const W *)p.weight, p.weight_step, first, p.hidden, weight);
+        else
 #pragma unroll
-            for (int i = 0; i < VEC; i++) v[i] = normalised<T, decltype(end)::value>(v[i], rs, weight[i]);
-            if constexpr (FUSED)
-                write_piece<R, VEC, ALIGNED>((R *)p.residual_out + row_offset(p.residual_out_rows, row),
-                                             p.residual_out_step, first, p.hidden, stored);
-            write_piece<T, VEC, ALIGNED>((T *)p.out + row_offset(p.out_rows, row), p.out_step, first, p.hidden, v);
-        }
-    });
+            for (int i = 0; i < VEC; i++) weight[i] = 1.0f;
+        normalise<T, VEC>(p, v, rs, weight);
+        if constexpr (FUSED)
+            write_piece<R, VEC, ALIGNED>((R *)p.residual_out + row_offset(p.residual_out_rows, row),
+                                         p.residual_out_step, first, p.hidden, stored);
+        write_piece<T, VEC, ALIGNED>((T *)p.out + row_offset(p.out_rows, row), p.out_step, first, p.hidden, v);
+    }
 }
 
 /* ---- on the host ---- */
@@ -241,10 +213,9 @@ static inline norm_params norm_params_of(const hm_tensor &x, const hm_tensor &we
     p.count = hm_row_count(&x), p.hidden = x.shape[x.ndim - 1];
     p.variance_size = variance_size ? variance_size : p.hidden;
     p.per_mean = (float)(1.0 / (double)p.variance_size), p.eps = (float)eps;
-    p.end = !p.weight                      ? NO_WEIGHT
-            : form == HM_WEIGHT_ONE_PLUS   ? ONE_PLUS_WEIGHT
-            : round == HM_ROUND_NORM_FIRST ? ROUND_THEN_WEIGHT
-                                           : WEIGHT;
+    p.partial = p.variance_size != p.hidden;
+    p.norm_first = p.weight && round == HM_ROUND_NORM_FIRST;
+    p.one = p.weight && form == HM_WEIGHT_ONE_PLUS ? 1.0f : 0.0f;
     return p;
 }
 
@@ -254,7 +225,7 @@ static hm_status norm_launch(const char *op, norm_params p, bool all_aligned, vo
     row_shape s = row_shape_of(p.hidden, 16 / sizeof(T));
     int64_t blocks = (p.count - 1) / s.rows + 1;
     p.pieces = s.pieces;
-    all_aligned = all_aligned && p.hidden % (16 / sizeof(T)) == 0;
+    all_aligned = all_aligned && p.hidden % (16 / sizeof(T)) == 0 && few(p.count + s.rows);
     /* By measurement on an H200: the weight late for a few rows a multiprocessor if rows are long, for many if short. */
     bool late = !FUSED && blocks > (int64_t)hm_cuda_processors() * (s.lanes >= 256 ? 3 : 64);
     void (*kernel)(norm_params) = norm_any<T, W, R, false, FUSED>;
