@@ -61,8 +61,7 @@ hm_status hm_concat_mla_q_check(const hm_concat_mla_q_args *args) {
 
 #ifndef HM_HAVE_concat_mla_q_cuda
 hm_status hm_concat_mla_q_cuda(const hm_concat_mla_q_args *args) {
-    hm_concat_mla_q_args full;
-    hm_status s = hm_concat_mla_q_read(args, &full);
+    hm_status s = hm_concat_mla_q_check(args);
     return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
 }
 #endif

@@ -50,8 +50,7 @@ hm_status hm_layer_norm_check(const hm_layer_norm_args *args) {
 
 #ifndef HM_HAVE_layer_norm_cuda
 hm_status hm_layer_norm_cuda(const hm_layer_norm_args *args) {
-    hm_layer_norm_args full;
-    hm_status s = hm_layer_norm_read(args, &full);
+    hm_status s = hm_layer_norm_check(args);
     return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
 }
 #endif

@@ -118,8 +118,7 @@ hm_status hm_rotary_embedding_check(const hm_rotary_embedding_args *args) {
 
 #ifndef HM_HAVE_rotary_embedding_cuda
 hm_status hm_rotary_embedding_cuda(const hm_rotary_embedding_args *args) {
-    hm_rotary_embedding_args full;
-    hm_status s = hm_rotary_embedding_read(args, &full);
+    hm_status s = hm_rotary_embedding_check(args);
     return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
 }
 #endif

@@ -48,8 +48,7 @@ hm_status hm_silu_and_mul_check(const hm_silu_and_mul_args *args) {
 
 #ifndef HM_HAVE_silu_and_mul_cuda
 hm_status hm_silu_and_mul_cuda(const hm_silu_and_mul_args *args) {
-    hm_silu_and_mul_args full;
-    hm_status s = hm_silu_and_mul_read(args, &full);
+    hm_status s = hm_silu_and_mul_check(args);
     return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
 }
 #endif
