@@ -1,6 +1,6 @@
 /* cp_gather_indexer_k_quant_cache. A row's request is the last one that begins at or before it: a warp counts the entries of
  * cu_seq_lens up to its first row, 32 at a time, so that all of them are under way together, and its rows go on from there.
- * Where everything lies at multiples of 16 bytes 8 threads a group copy 16 bytes of codes each; else one byte a thread. */
+ * Where everything lies at multiples of 16 bytes a warp copies 8 or 32 rows, 16 bytes a thread; else one byte a thread. */
 #include "common.cuh"
 
 extern "C" {
@@ -21,7 +21,7 @@ struct params {
     int64_t table_stride, table_step, cu_step, max_blocks;
     int64_t codes_stride, codes_step, scales_stride, scales_step; /* in bytes */
     int64_t first, end;                                           /* of the threads */
-    int64_t requests;
+    int64_t requests, row_count;
     hm::divider lanes, block_size; /* lanes: threads of a row */
     int scale_width, groups;       /* bytes of an element of dst_scale */
     bool shuffle;
@@ -68,22 +68,38 @@ __device__ __forceinline__ int64_t code_byte(const params &p, int64_t offset, in
     return offset / TILE * TILE * p.head_dim + d / TILE * TILE * TILE + offset % TILE * TILE + d % TILE;
 }
 
+/* A warp copies ROWS rows: its first ROWS threads look up one row each, and all of them copy, with the pieces of four rows in
+ * each of ROWS / 4 accesses that are under way together. first and end count these accesses. */
+template <int ROWS>
 __global__ void __launch_bounds__(THREADS) gather_pieces(const __grid_constant__ params p) {
+    constexpr int TOGETHER = ROWS / 4;
     hm::wait_for_previous();
     hm::let_next_start();
-    const int64_t i = p.first + (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    const int64_t row = hm::quotient(p.lanes, i), piece = i - row * p.lanes.d;
-    const int64_t count = count_up_to(p, hm::quotient(p.lanes, i - threadIdx.x % 32));
+    const int lane = threadIdx.x % 32;
+    const int64_t warp = p.first / (32 * TOGETHER) + ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
+    const int64_t row = warp * ROWS + lane, count = count_up_to(p, warp * ROWS);
     int64_t offset = 0;
-    if (i >= p.end) return;
-    const uint8_t *block = block_of(p, row, count, &offset);
-    if (!block) return;
-    const uint4 v = *(const uint4 *)(block + code_byte(p, offset, piece * 16));
-    uint32_t scale = 0;
-    const bool scales = piece % 8 == 0;
-    if (scales) scale = *(const uint32_t *)(block + p.scale_byte + 4 * (offset * p.groups + piece / 8));
-    *(uint4 *)(p.codes + row * p.codes_stride + piece * 16) = v;
-    if (scales) *(uint32_t *)(p.scales + row * p.scales_stride + piece / 8 * 4) = scale;
+    const uint8_t *block = nullptr;
+    if (lane < ROWS && row < p.row_count) block = block_of(p, row, count, &offset);
+    for (int group = 0; group < p.groups; group++) {
+        uint4 v[TOGETHER];
+        if (block)
+            *(uint32_t *)(p.scales + row * p.scales_stride + 4 * group) =
+                *(const uint32_t *)(block + p.scale_byte + 4 * (offset * p.groups + group));
+#pragma unroll
+        for (int k = 0; k < TOGETHER; k++) {
+            const int of = k * 4 + lane / 8, d = group * 128 + lane % 8 * 16;
+            const uint8_t *from = (const uint8_t *)__shfl_sync(~0u, (unsigned long long)block, of);
+            const int64_t at = __shfl_sync(~0u, (long long)offset, of);
+            if (from) v[k] = *(const uint4 *)(from + code_byte(p, at, d));
+        }
+#pragma unroll
+        for (int k = 0; k < TOGETHER; k++) {
+            const int of = k * 4 + lane / 8, d = group * 128 + lane % 8 * 16;
+            if (__shfl_sync(~0u, (unsigned long long)block, of))
+                *(uint4 *)(p.codes + (warp * ROWS + of) * p.codes_stride + d) = v[k];
+        }
+    }
 }
 
 __global__ void __launch_bounds__(THREADS) gather_bytes(const __grid_constant__ params p) {
@@ -127,7 +143,12 @@ extern "C" hm_status hm_cp_gather_indexer_k_quant_cache_cuda(const hm_cp_gather_
     p.block_size = hm::divider_of(c.block_size), p.shuffle = a.layout == HM_LAYOUT_SHUFFLE;
     const bool whole = hm::aligned(a.dst_k, 16) && hm::aligned(a.dst_scale, 4) && (intptr_t)c.data % 16 == 0 &&
                        c.block_stride % 16 == 0;
-    const int64_t lanes = whole ? c.head_dim / 16 : c.entry;
-    p.lanes = hm::divider_of(lanes), p.end = a.dst_k.shape[0] * lanes;
-    return hm::launch_all(op, whole ? gather_pieces : gather_bytes, p, THREADS, 1, a.stream);
+    p.row_count = a.dst_k.shape[0];
+    if (!whole) {
+        p.lanes = hm::divider_of(c.entry), p.end = p.row_count * c.entry;
+        return hm::launch_all(op, gather_bytes, p, THREADS, 1, a.stream);
+    }
+    const bool many = p.row_count > (int64_t)hm_cuda_processors() * 128;
+    p.end = (p.row_count + 31) / 32 * 256;
+    return hm::launch_all(op, many ? gather_pieces<32> : gather_pieces<8>, p, THREADS, many ? 8 : 2, a.stream);
 }

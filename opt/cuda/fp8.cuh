@@ -79,13 +79,26 @@ __device__ __forceinline__ float scale_of(const scale_rule &r, float amax) {
     return fmaxf(s, r.power_of_two ? power_above(r.floor, 1.0f) : r.floor);
 }
 
-/* v := v / S, or v * RN(1 / S). By a power of two both are exact, where they do not round below 2^-126. */
+/* v := RN(v / S), or RN(v * RN(1 / S)). By a power of two both are one product.
+ * The quotient without dividing: y = RN(1/S); q = RN(v y) is off by 2 ulp at most, its remainder v - q S fits in f32 but for a
+ * last bit, so that q + y (v - q S), rounded, is within an ulp; then the remainder is exact, and once more the same is RN(v / S)
+ * (Markstein). That needs remainders that do not underflow: with S of at least 2^-90 those of quotients that are not rounded
+ * to the code 0 are at least 2^-101 * 2^-24 = 2^-125. Infinite and NaN values stay what they make the group: unspecified, and NaN. */
 template <int N>
 __device__ __forceinline__ void divide_by_scale(const scale_rule &r, float s, float *v) {
     if (r.reciprocal || r.power_of_two) {
         float inverse = __frcp_rn(s);
 #pragma unroll
         for (int i = 0; i < N; i++) v[i] = __fmul_rn(v[i], inverse);
+    } else if (s >= 0x1p-90f && s <= 0x1p90f) {
+        float inverse = __frcp_rn(s);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            float q = __fmul_rn(v[i], inverse);
+            float better = __fmaf_rn(__fmaf_rn(-q, s, v[i]), inverse, q);
+            better = __fmaf_rn(__fmaf_rn(-better, s, v[i]), inverse, better);
+            v[i] = q == 0.0f ? q : better; /* -0 keeps its sign */
+        }
     } else
 #pragma unroll
         for (int i = 0; i < N; i++) v[i] = __fdiv_rn(v[i], s);

@@ -30,33 +30,44 @@ __device__ __forceinline__ int64_t code_byte(const params &p, int64_t offset, in
     return offset / TILE * TILE * p.head_dim + d / TILE * TILE * TILE + offset % TILE * TILE + d % TILE;
 }
 
-template <typename T>
+/* EACH groups a thread, so that more is under way where there is much to do. */
+template <typename T, int EACH>
 __global__ void __launch_bounds__(THREADS) write_pieces(const __grid_constant__ params p) {
     hm::wait_for_previous();
     hm::let_next_start();
-    const int64_t i = p.first + (int64_t)blockIdx.x * THREADS + threadIdx.x, all = i / LANES;
-    const bool live = i < p.end;
+    const int64_t first = (p.first + (int64_t)blockIdx.x * (THREADS * EACH) + threadIdx.x) / LANES, end = p.end / LANES;
     const int lane = threadIdx.x % LANES;
-    const int64_t token = hm::quotient(p.groups, all), group = all - token * p.groups.d, d = group * GROUP + lane * 8;
-    const int64_t slot = live ? p.slots[token * p.slot_step] : -1;
-    hm::vec<T, 8> in = {};
-    float v[8];
-    if (live) in = *(const hm::vec<T, 8> *)((const T *)p.k + token * p.k_stride + d);
-    in.get(v);
-    float amax = hm::amax_of<8>(v);
+    hm::vec<T, 8> in[EACH] = {};
+    int64_t slot[EACH];
 #pragma unroll
-    for (int step = LANES / 2; step; step /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, step));
-    if (slot < 0 || slot >= p.slot_count) return; /* skipped, or out of range: nothing is written */
-    const float s = hm::scale_of(p.scale_rule, amax);
-    hm::divide_by_scale<8>(p.scale_rule, s, v);
-    struct alignas(8) word {
-        uint8_t code[8];
-    } to;
-    hm::codes_of<8>(p.code_rule, v, to.code);
-    const int64_t block = hm::quotient(p.block_size, slot), offset = slot - block * p.block_size.d;
-    uint8_t *base = p.cache + block * p.block_stride;
-    *(word *)(base + code_byte(p, offset, d)) = to;
-    if (lane == 0) *(float *)(base + p.scales + 4 * (offset * p.groups.d + group)) = s;
+    for (int n = 0; n < EACH; n++) {
+        const int64_t all = first + n * (THREADS / LANES);
+        const int64_t token = hm::quotient(p.groups, all), group = all - token * p.groups.d;
+        slot[n] = -1;
+        if (all >= end) continue;
+        slot[n] = p.slots[token * p.slot_step];
+        in[n] = *(const hm::vec<T, 8> *)((const T *)p.k + token * p.k_stride + group * GROUP + lane * 8);
+    }
+#pragma unroll
+    for (int n = 0; n < EACH; n++) {
+        float v[8];
+        in[n].get(v);
+        float amax = hm::amax_of<8>(v);
+#pragma unroll
+        for (int step = LANES / 2; step; step /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, step));
+        if (slot[n] < 0 || slot[n] >= p.slot_count) continue; /* skipped, or out of range: nothing is written */
+        const float s = hm::scale_of(p.scale_rule, amax);
+        hm::divide_by_scale<8>(p.scale_rule, s, v);
+        struct alignas(8) word {
+            uint8_t code[8];
+        } to;
+        hm::codes_of<8>(p.code_rule, v, to.code);
+        const int64_t all = first + n * (THREADS / LANES), group = all - hm::quotient(p.groups, all) * p.groups.d;
+        const int64_t block = hm::quotient(p.block_size, slot[n]), offset = slot[n] - block * p.block_size.d;
+        uint8_t *base = p.cache + block * p.block_stride;
+        *(word *)(base + code_byte(p, offset, group * GROUP + lane * 8)) = to;
+        if (lane == 0) *(float *)(base + p.scales + 4 * (offset * p.groups.d + group)) = s;
+    }
 }
 
 template <typename T>
@@ -99,7 +110,12 @@ hm_status run(const hm_indexer_k_quant_and_cache_args &a, const hm_indexer_cache
     p.shuffle = a.layout == HM_LAYOUT_SHUFFLE;
     const bool whole = hm::aligned(a.k, 16) && (intptr_t)c.data % 8 == 0 && c.block_stride % 8 == 0;
     p.end = a.k.shape[0] * c.groups * (whole ? LANES : 32);
-    return hm::launch_all(op, whole ? write_pieces<T> : write_any<T>, p, THREADS, 1, a.stream);
+    const bool many = whole && p.end > (int64_t)hm_cuda_processors() * 4096;
+    return hm::launch_all(op,
+                          many    ? write_pieces<T, 4>
+                          : whole ? write_pieces<T, 1>
+                                  : write_any<T>,
+                          p, THREADS, many ? 4 : 1, a.stream);
 }
 
 } // namespace

@@ -72,7 +72,7 @@ __device__ __forceinline__ float reciprocal_root(const params &p, float squares)
 }
 
 template <typename T, int PIECES>
-__global__ void __launch_bounds__(hm::HELD_LANES) held(const __grid_constant__ params p) {
+__global__ void __launch_bounds__(hm::HELD_LANES, PIECES == 2 ? 4 : 1) held(const __grid_constant__ params p) {
     constexpr int VEC = 16 / sizeof(T);
     __shared__ float shared[2][32];
     hm::wait_for_previous();

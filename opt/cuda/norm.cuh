@@ -11,17 +11,24 @@ extern "C" {
 
 namespace hm {
 
+/* What every launch reads stands first: a kernel that lives for a microsecond waits for each line of its parameters. */
 struct norm_params {
-    const void *x, *residual, *weight;
-    void *out, *residual_out;
+    const void *x, *weight;
+    void *out;
+    int64_t x_stride, out_stride; /* from row to row, where one stride will do: `simple` */
+    uint32_t first, count;        /* row of block 0, rows; held rows alone */
+    int row_pieces;               /* of a whole row */
+    float per_mean, eps, one;     /* 1 + weight, or 0 + weight; a weight that is absent is 1 */
+    bool simple, partial, norm_first, read_rounded, residual_wide; /* partial: the mean is not over the whole row */
+    const void *residual;
+    void *residual_out;
+    int64_t residual_stride, residual_out_stride;
+
+    int64_t first_row, rows_in_all, hidden, variance_size;
     rows x_rows, residual_rows, out_rows, residual_out_rows;
     int64_t x_step, residual_step, weight_step, out_step,
-        residual_out_step;                       /* elements from one to the next in a row */
-    int64_t first, count, hidden, variance_size; /* first: row of block 0 */
-    int pieces;                                  /* of a thread, where the kernel does not know */
-    float per_mean, eps;
-    float one;                                             /* 1 + weight, or 0 + weight; a weight that is absent is 1 */
-    bool partial, norm_first, residual_wide, read_rounded; /* partial: the mean is not over the whole row */
+        residual_out_step; /* elements from one to the next in a row */
+    int pieces;            /* of a thread, where the kernel does not know */
 };
 
 /* Sum of the squares of one piece; first: index of its element 0. v is not kept. */
@@ -75,10 +82,11 @@ __global__ void __launch_bounds__(HELD_LANES, LATE &&PIECES == 2 ? 4 : 1)
     constexpr int VEC = 16 / sizeof(T);
     __shared__ float shared[32];
     wait_for_previous();
-    const uint32_t row = (uint32_t)p.first + blockIdx.x * blockDim.y + threadIdx.y;
+    const uint32_t row = p.first + blockIdx.x * blockDim.y + threadIdx.y;
+    auto at_row = [&](int64_t stride, const rows &r) { return p.simple ? row * stride : row_offset32(r, row); };
     /* pieces that this thread may touch, from its first on */
-    const int mine = (row < (uint32_t)p.count ? (int)p.hidden / VEC : 0) - (int)threadIdx.x, step = blockDim.x;
-    const vec<T, VEC> *x = (const vec<T, VEC> *)((const T *)p.x + row_offset32(p.x_rows, row)) + threadIdx.x;
+    const int mine = (row < p.count ? p.row_pieces : 0) - (int)threadIdx.x, step = blockDim.x;
+    const vec<T, VEC> *x = (const vec<T, VEC> *)((const T *)p.x + at_row(p.x_stride, p.x_rows)) + threadIdx.x;
     const vec<W, VEC> *w = (const vec<W, VEC> *)p.weight + threadIdx.x;
     vec<T, VEC> in[PIECES] = {};
     vec<W, VEC> weight[PIECES];
@@ -88,7 +96,7 @@ __global__ void __launch_bounds__(HELD_LANES, LATE &&PIECES == 2 ? 4 : 1)
     for (int k = 0; k < PIECES; k++)
         if (k * step < mine) in[k] = x[k * step];
     if constexpr (FUSED) {
-        const int64_t at = row_offset32(p.residual_rows, row);
+        const int64_t at = at_row(p.residual_stride, p.residual_rows);
         if (sizeof(R) == sizeof(T) || p.residual_wide) {
             const vec<R, VEC> *from = (const vec<R, VEC> *)((const R *)p.residual + at) + threadIdx.x;
 #pragma unroll
@@ -121,14 +129,14 @@ __global__ void __launch_bounds__(HELD_LANES, LATE &&PIECES == 2 ? 4 : 1)
             sums[k].get(r);
             add_residual<R, VEC>(p.read_rounded, v, r, &stored);
             if (k * step < mine)
-                ((vec<R, VEC> *)((R *)p.residual_out + row_offset32(p.residual_out_rows, row)) +
+                ((vec<R, VEC> *)((R *)p.residual_out + at_row(p.residual_out_stride, p.residual_out_rows)) +
                  threadIdx.x)[k * step] = stored;
             if (p.read_rounded) sums[k] = stored;
         }
         sum = __fadd_rn(sum, sum_of_squares<VEC>(p, v, (int64_t)(k * step + threadIdx.x) * VEC));
     }
     const float rs = reciprocal_root(p, sum_of_row(sum, shared));
-    vec<T, VEC> *out = (vec<T, VEC> *)((T *)p.out + row_offset32(p.out_rows, row)) + threadIdx.x;
+    vec<T, VEC> *out = (vec<T, VEC> *)((T *)p.out + at_row(p.out_stride, p.out_rows)) + threadIdx.x;
 #pragma unroll
     for (int k = 0; k < PIECES; k++) {
         float v[VEC], wide[VEC];
@@ -176,7 +184,8 @@ __global__ void __launch_bounds__(1024) norm_any(const __grid_constant__ norm_pa
     __shared__ float shared[32];
     wait_for_previous();
     let_next_start();
-    int64_t row = p.first + (int64_t)blockIdx.x * blockDim.y + threadIdx.y, mine = row < p.count ? p.hidden : 0;
+    int64_t row = p.first_row + (int64_t)blockIdx.x * blockDim.y + threadIdx.y,
+            mine = row < p.rows_in_all ? p.hidden : 0;
     float sum = 0.0f, v[VEC], stored[VEC];
     for (int k = 0; k < p.pieces; k++) {
         int64_t first = ((int64_t)k * blockDim.x + threadIdx.x) * VEC;
@@ -210,7 +219,7 @@ static inline norm_params norm_params_of(const hm_tensor &x, const hm_tensor &we
     p.x = x.data, p.weight = weight.dtype ? weight.data : nullptr, p.out = out.data;
     p.x_rows = rows_of(x), p.out_rows = rows_of(out);
     p.x_step = x.stride[x.ndim - 1], p.weight_step = weight.stride[0], p.out_step = out.stride[out.ndim - 1];
-    p.count = hm_row_count(&x), p.hidden = x.shape[x.ndim - 1];
+    p.rows_in_all = hm_row_count(&x), p.hidden = x.shape[x.ndim - 1];
     p.variance_size = variance_size ? variance_size : p.hidden;
     p.per_mean = (float)(1.0 / (double)p.variance_size), p.eps = (float)eps;
     p.partial = p.variance_size != p.hidden;
@@ -223,9 +232,12 @@ static inline norm_params norm_params_of(const hm_tensor &x, const hm_tensor &we
 template <typename T, typename W, typename R, bool FUSED>
 static hm_status norm_launch(const char *op, norm_params p, bool all_aligned, void *stream) {
     row_shape s = row_shape_of(p.hidden, 16 / sizeof(T));
-    int64_t blocks = (p.count - 1) / s.rows + 1;
-    p.pieces = s.pieces;
-    all_aligned = all_aligned && p.hidden % (16 / sizeof(T)) == 0 && few(p.count + s.rows);
+    int64_t blocks = (p.rows_in_all - 1) / s.rows + 1;
+    p.pieces = s.pieces, p.count = (uint32_t)p.rows_in_all, p.row_pieces = (int)(p.hidden / (16 / (int)sizeof(T)));
+    p.simple = p.x_rows.dims <= 1 && p.out_rows.dims <= 1 && p.residual_rows.dims <= 1 && p.residual_out_rows.dims <= 1;
+    p.x_stride = p.x_rows.stride[0], p.out_stride = p.out_rows.stride[0];
+    p.residual_stride = p.residual_rows.stride[0], p.residual_out_stride = p.residual_out_rows.stride[0];
+    all_aligned = all_aligned && p.hidden % (16 / sizeof(T)) == 0 && few(p.rows_in_all + s.rows);
     /* By measurement on an H200: the weight late for a few rows a multiprocessor if rows are long, for many if short. */
     bool late = !FUSED && blocks > (int64_t)hm_cuda_processors() * (s.lanes >= 256 ? 3 : 64);
     void (*kernel)(norm_params) = norm_any<T, W, R, false, FUSED>;
@@ -234,7 +246,11 @@ static hm_status norm_launch(const char *op, norm_params p, bool all_aligned, vo
     else if (all_aligned && s.pieces == 2)
         kernel = late ? norm_held<T, W, R, 2, FUSED, !FUSED> : norm_held<T, W, R, 2, FUSED, false>;
     else if (all_aligned) kernel = late ? norm_held<T, W, R, 4, FUSED, !FUSED> : norm_held<T, W, R, 4, FUSED, false>;
-    return launch_rows(op, kernel, p, s, stream);
+    for (; blocks > 0; blocks -= INT32_MAX, p.first_row += (int64_t)INT32_MAX * s.rows) {
+        hm_status status = launch(op, kernel, blocks, dim3(s.lanes, s.rows), 0, stream, p);
+        if (status) return status;
+    }
+    return HM_OK;
 }
 
 } // namespace hm

@@ -15,7 +15,7 @@ static const char op[] = "rotary_embedding";
 
 namespace {
 
-enum { THREADS = 128 };
+enum { THREADS = 128, MANY = 2 }; /* MANY: heads of a thread where there is much to do; by measurement */
 
 struct heads {
     const void *in;
@@ -185,7 +185,7 @@ hm_status run(const hm_rotary_embedding_args &a) {
     /* With little to do one head a thread: more threads are under way. */
     const int64_t heads = p.query.count + p.key.count;
     const bool many = tokens * heads * p.head_size > (int64_t)hm_cuda_processors() * 65536;
-    const int64_t each = whole && many ? 4 : 1, size = whole ? n : 1;
+    const int64_t each = whole && many ? MANY : 1, size = whole ? n : 1;
     p.query_groups = (p.query.count + each - 1) / each;
     p.groups = hm::divider_of(p.query_groups + (p.key.count + each - 1) / each);
     p.rotations = p.pairs / size;
@@ -193,8 +193,8 @@ hm_status run(const hm_rotary_embedding_args &a) {
     p.end = tokens * p.groups.d * p.tasks.d;
     if (heads == 0 || p.rotations + (copies ? rest / size : 0) == 0) return HM_OK;
     void (*kernel)(params) = !whole          ? rotate_any<T, C>
-                             : p.interleaved ? many ? rotate_whole<T, C, true, 4> : rotate_whole<T, C, true, 1>
-                             : many ? rotate_whole<T, C, false, 4>
+                             : p.interleaved ? many ? rotate_whole<T, C, true, MANY> : rotate_whole<T, C, true, 1>
+                             : many ? rotate_whole<T, C, false, MANY>
                                              : rotate_whole<T, C, false, 1>;
     return hm::launch_all(op, kernel, p, THREADS, 1, a.stream);
 }
