@@ -55,7 +55,7 @@ __device__ __forceinline__ void codes_of(const code_rule &r, const float *v, uin
 }
 
 struct scale_rule {
-    float divisor, floor;
+    float divisor, per_divisor, floor; /* per_divisor: 1 / divisor */
     bool floor_on_scale, power_of_two, reciprocal;
 };
 
@@ -71,10 +71,10 @@ __device__ __forceinline__ float power_above(float a, float divisor) {
     return s;
 }
 
-/* S of a group with this largest magnitude. */
+/* S of a group with this largest magnitude; a product with the rounded reciprocal is within 2^-23 of the quotient. */
 __device__ __forceinline__ float scale_of(const scale_rule &r, float amax) {
     if (!r.floor_on_scale) amax = fmaxf(amax, r.floor);
-    float s = r.power_of_two ? power_above(amax, r.divisor) : __fdiv_rn(amax, r.divisor);
+    float s = r.power_of_two ? power_above(amax, r.divisor) : __fmul_rn(amax, r.per_divisor);
     if (!r.floor_on_scale) return s;
     return fmaxf(s, r.power_of_two ? power_above(r.floor, 1.0f) : r.floor);
 }

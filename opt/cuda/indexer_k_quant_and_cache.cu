@@ -30,44 +30,41 @@ __device__ __forceinline__ int64_t code_byte(const params &p, int64_t offset, in
     return offset / TILE * TILE * p.head_dim + d / TILE * TILE * TILE + offset % TILE * TILE + d % TILE;
 }
 
-/* EACH groups a thread, so that more is under way where there is much to do. */
-template <typename T, int EACH>
+/* For what is counted below 2^31: threads, slots and bytes of a block. */
+template <typename T>
 __global__ void __launch_bounds__(THREADS) write_pieces(const __grid_constant__ params p) {
     hm::wait_for_previous();
     hm::let_next_start();
-    const int64_t first = (p.first + (int64_t)blockIdx.x * (THREADS * EACH) + threadIdx.x) / LANES, end = p.end / LANES;
-    const int lane = threadIdx.x % LANES;
-    hm::vec<T, 8> in[EACH] = {};
-    int64_t slot[EACH];
-#pragma unroll
-    for (int n = 0; n < EACH; n++) {
-        const int64_t all = first + n * (THREADS / LANES);
-        const int64_t token = hm::quotient(p.groups, all), group = all - token * p.groups.d;
-        slot[n] = -1;
-        if (all >= end) continue;
-        slot[n] = p.slots[token * p.slot_step];
-        in[n] = *(const hm::vec<T, 8> *)((const T *)p.k + token * p.k_stride + group * GROUP + lane * 8);
+    const uint32_t i = blockIdx.x * THREADS + threadIdx.x, all = i / LANES, lane = i % LANES;
+    const uint32_t token = hm::quotient32(p.groups, all), group = all - token * (uint32_t)p.groups.d;
+    const uint32_t d = group * GROUP + lane * 8;
+    const bool live = i < (uint32_t)p.end;
+    int64_t slot = -1;
+    hm::vec<T, 8> in = {};
+    float v[8];
+    if (live) {
+        slot = p.slots[token * p.slot_step];
+        in = *(const hm::vec<T, 8> *)((const T *)p.k + token * p.k_stride + d);
     }
+    in.get(v);
+    float amax = hm::amax_of<8>(v);
 #pragma unroll
-    for (int n = 0; n < EACH; n++) {
-        float v[8];
-        in[n].get(v);
-        float amax = hm::amax_of<8>(v);
-#pragma unroll
-        for (int step = LANES / 2; step; step /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, step));
-        if (slot[n] < 0 || slot[n] >= p.slot_count) continue; /* skipped, or out of range: nothing is written */
-        const float s = hm::scale_of(p.scale_rule, amax);
-        hm::divide_by_scale<8>(p.scale_rule, s, v);
-        struct alignas(8) word {
-            uint8_t code[8];
-        } to;
-        hm::codes_of<8>(p.code_rule, v, to.code);
-        const int64_t all = first + n * (THREADS / LANES), group = all - hm::quotient(p.groups, all) * p.groups.d;
-        const int64_t block = hm::quotient(p.block_size, slot[n]), offset = slot[n] - block * p.block_size.d;
-        uint8_t *base = p.cache + block * p.block_stride;
-        *(word *)(base + code_byte(p, offset, group * GROUP + lane * 8)) = to;
-        if (lane == 0) *(float *)(base + p.scales + 4 * (offset * p.groups.d + group)) = s;
-    }
+    for (int step = LANES / 2; step; step /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, step));
+    if ((uint64_t)slot >= (uint64_t)p.slot_count) return; /* skipped, or out of range: nothing is written */
+    const float s = hm::scale_of(p.scale_rule, amax);
+    hm::divide_by_scale<8>(p.scale_rule, s, v);
+    struct alignas(8) word {
+        uint8_t code[8];
+    } to;
+    hm::codes_of<8>(p.code_rule, v, to.code);
+    const uint32_t block = hm::quotient32(p.block_size, (uint32_t)slot);
+    const uint32_t offset = (uint32_t)slot - block * (uint32_t)p.block_size.d, head_dim = (uint32_t)p.head_dim;
+    uint8_t *base = p.cache + block * p.block_stride;
+    const uint32_t at =
+        p.shuffle ? offset / TILE * TILE * head_dim + d / TILE * (TILE * TILE) + offset % TILE * TILE + d % TILE
+                  : offset * head_dim + d;
+    *(word *)(base + at) = to;
+    if (lane == 0) *(float *)(base + ((uint32_t)p.scales + 4 * (offset * (uint32_t)p.groups.d + group))) = s;
 }
 
 template <typename T>
@@ -105,17 +102,19 @@ hm_status run(const hm_indexer_k_quant_and_cache_args &a, const hm_indexer_cache
     p.scales = c.block_size * c.head_dim;
     p.groups = hm::divider_of(c.groups), p.block_size = hm::divider_of(c.block_size);
     const bool fnuz = a.code_format == HM_CODE_E4M3FNUZ;
-    p.scale_rule = {fnuz ? 224.0f : 448.0f, (float)a.floor, false, a.scale_format == HM_SCALE_UE8M0, false};
+    p.scale_rule = {fnuz ? 224.0f : 448.0f,
+                    1 / (fnuz ? 224.0f : 448.0f),
+                    (float)a.floor,
+                    false,
+                    a.scale_format == HM_SCALE_UE8M0,
+                    false};
     p.code_rule = hm::code_rule_of(fnuz ? HM_F8E4M3FNUZ : HM_F8E4M3, true);
     p.shuffle = a.layout == HM_LAYOUT_SHUFFLE;
-    const bool whole = hm::aligned(a.k, 16) && (intptr_t)c.data % 8 == 0 && c.block_stride % 8 == 0;
+    const bool whole = hm::aligned(a.k, 16) && (intptr_t)c.data % 8 == 0 && c.block_stride % 8 == 0 &&
+                       hm::few(p.slot_count) && hm::few(c.block_size * c.entry) &&
+                       hm::few(a.k.shape[0] * c.groups * LANES + THREADS);
     p.end = a.k.shape[0] * c.groups * (whole ? LANES : 32);
-    const bool many = whole && p.end > (int64_t)hm_cuda_processors() * 4096;
-    return hm::launch_all(op,
-                          many    ? write_pieces<T, 4>
-                          : whole ? write_pieces<T, 1>
-                                  : write_any<T>,
-                          p, THREADS, many ? 4 : 1, a.stream);
+    return hm::launch_all(op, whole ? write_pieces<T> : write_any<T>, p, THREADS, 1, a.stream);
 }
 
 } // namespace

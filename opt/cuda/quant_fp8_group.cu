@@ -33,19 +33,19 @@ __device__ __forceinline__ void store_scale(const params &p, int64_t row, int64_
     else ((float *)p.scale)[at] = s;
 }
 
+/* For what is counted below 2^31: threads. */
 template <typename T>
 __global__ void __launch_bounds__(THREADS) quantise_pieces(const __grid_constant__ params p) {
     constexpr int N = 16 / sizeof(T);
     hm::wait_for_previous();
     hm::let_next_start();
-    const int64_t i = p.first + (int64_t)blockIdx.x * THREADS + threadIdx.x, all = i >> p.shift;
-    const bool live = i < p.end;
-    const int lane = (int)(threadIdx.x & (p.lanes - 1));
-    const int64_t row = hm::quotient(p.groups, all), group = all - row * p.groups.d;
-    const int64_t at = group * p.group_size + lane * N;
+    const uint32_t i = blockIdx.x * THREADS + threadIdx.x, all = i >> p.shift, lane = i & (uint32_t)(p.lanes - 1);
+    const bool live = i < (uint32_t)p.end;
+    const uint32_t row = hm::quotient32(p.groups, all), group = all - row * (uint32_t)p.groups.d;
+    const uint32_t at = group * (uint32_t)p.group_size + lane * N;
     hm::vec<T, N> in = {};
     float v[N];
-    if (live) in = *(const hm::vec<T, N> *)((const T *)p.x + hm::row_offset(p.x_rows, row) + at);
+    if (live) in = *(const hm::vec<T, N> *)((const T *)p.x + hm::row_offset32(p.x_rows, row) + at);
     in.get(v);
     float amax = hm::amax_of<N>(v);
     for (int step = p.lanes / 2; step; step /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, step));
@@ -56,8 +56,12 @@ __global__ void __launch_bounds__(THREADS) quantise_pieces(const __grid_constant
         uint8_t code[N];
     } to;
     hm::codes_of<N>(p.code_rule, v, to.code);
-    *(word *)(p.codes + hm::row_offset(p.codes_rows, row) + at) = to;
-    if (lane == 0) store_scale(p, row, group, s);
+    *(word *)(p.codes + hm::row_offset32(p.codes_rows, row) + at) = to;
+    if (lane == 0) {
+        const int64_t scale_at = hm::row_offset32(p.scale_rows, row) + group * p.scale_step;
+        if (p.scale_bytes) ((uint8_t *)p.scale)[scale_at] = (uint8_t)(__float_as_uint(s) >> 23);
+        else ((float *)p.scale)[scale_at] = s;
+    }
 }
 
 template <typename T>
@@ -87,7 +91,7 @@ hm_status run(const hm_quant_fp8_group_args &a) {
     const int64_t n = 16 / sizeof(T), pieces = a.group_size / n;
     const int last = a.x.ndim - 1;
     bool whole = a.group_size % n == 0 && pieces <= 32 && (pieces & (pieces - 1)) == 0 && hm::aligned(a.x, 16) &&
-                 hm::aligned(a.codes, n);
+                 hm::aligned(a.codes, n) && hm::few(hm_tensor_elements(&a.x) / n + THREADS);
     params p = {};
     p.x = a.x.data, p.codes = (uint8_t *)a.codes.data, p.scale = a.scale.data;
     p.x_rows = hm::rows_of(a.x), p.codes_rows = hm::rows_of(a.codes), p.scale_rows = hm::rows_of(a.scale);
@@ -96,7 +100,11 @@ hm_status run(const hm_quant_fp8_group_args &a) {
     p.lanes = whole ? (int)pieces : 32;
     while (1 << p.shift < p.lanes) p.shift++;
     p.end = hm_tensor_elements(&a.scale) * p.lanes;
-    p.scale_rule = {(float)a.divisor, (float)a.floor, a.floor_on == HM_FLOOR_SCALE, a.scale_format == HM_SCALE_UE8M0,
+    p.scale_rule = {(float)a.divisor,
+                    (float)(1 / a.divisor),
+                    (float)a.floor,
+                    a.floor_on == HM_FLOOR_SCALE,
+                    a.scale_format == HM_SCALE_UE8M0,
                     a.divide == HM_QUANT_RECIPROCAL};
     p.code_rule = hm::code_rule_of(a.codes.dtype, a.overflow != HM_FP8_IEEE);
     p.scale_bytes = a.scale.dtype == HM_E8M0;
