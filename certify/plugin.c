@@ -1,5 +1,5 @@
-/* plugin.c: an implementation in a worker process, which is killed when it takes too long, and started again: a plug-in,
- * or ours for cuda. */
+/* plugin.c: an implementation in a worker process, which is killed when it takes too long, and started again: a
+ * plug-in, or ours for cuda. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>

@@ -3,8 +3,8 @@
  * The judge never loads a plug-in: a library linked with -ffast-math sets flush-to-zero for the whole process as it is
  * loaded, and any defect of it would be ours. The worker is this same program, started with a hidden verb. A call
  * travels as one message over a socket, with the memory files of its buffers; the worker maps each between pages
- * without access and answers with a status. It never sees golden or the judge's copies of the inputs.
- * For an implementation on HM_CUDA the worker copies each buffer, guard zones included, to memory of the device, and back:
+ * without access and answers with a status. It never sees golden or the judge's copies of the inputs. For an
+ * implementation on HM_CUDA the worker copies each buffer, guard zones included, to memory of the device, and back:
  * what the judge checks on the host is then what happened there. Of a large file it copies what is no hole. */
 #ifndef HM_WORKER_H
 #define HM_WORKER_H

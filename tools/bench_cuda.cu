@@ -1,5 +1,5 @@
-/* bench_cuda.cu: what a CUDA device can do at best, and what calls take there. Everything that is timed is a graph that is
- * replayed: what the host needs for a launch is no part of it. */
+/* bench_cuda.cu: what a CUDA device can do at best, and what calls take there. Everything that is timed is a graph
+ * that is replayed: what the host needs for a launch is no part of it. */
 #include "bench_cuda.h"
 
 #include <cuda_runtime.h>

@@ -19,8 +19,8 @@ typedef struct {
 /* false, with a sentence in why, if there is no device or it failed. */
 bool hm_cuda_bench_open(hm_cuda_ceilings *c, char *why, size_t size);
 
-/* Seconds of one call by graph replay, one figure a replay, on sets of buffers in turn: together they are larger than the
- * second-level cache, where 64 sets are enough for that. */
+/* Seconds of one call by graph replay, one figure a replay, on sets of buffers in turn: together they are larger than
+ * the second-level cache, where 64 sets are enough for that. */
 typedef struct {
     double plain[HM_CUDA_RUNS], pdl[HM_CUDA_RUNS]; /* as the calls are, and with programmatic dependent launch */
     double copy[HM_CUDA_RUNS];                     /* a copy of as many bytes, on sets likewise */

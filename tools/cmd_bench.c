@@ -1,6 +1,6 @@
 /* hallmark bench: times what certifies. Caches are swept before every timed run; the ceiling is a parallel memcpy that
- * moves as many bytes, timed in turn with the op, so that the share of it survives a change of machine. On a CUDA device
- * (bench_cuda.cu) calls are replayed as a graph, on buffers in turn, against a copy by the device. */
+ * moves as many bytes, timed in turn with the op, so that the share of it survives a change of machine. On a CUDA
+ * device (bench_cuda.cu) calls are replayed as a graph, on buffers in turn, against a copy by the device. */
 #include <jansson.h>
 #include <omp.h>
 #include <stdlib.h>

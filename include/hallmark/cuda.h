@@ -19,9 +19,10 @@ extern "C" {
 /* Devices that can be used; 0 if there are none (hm_error() says why), or in a build without CUDA. */
 HM_API int hm_cuda_devices(void);
 
-/* Programmatic dependent launch, for the calls of this thread from now on (default 0: off). If on, a kernel may start while
- * the one before it in the stream ends, and waits for its results on the device; worth about half a microsecond for
- * small calls that follow each other. What it computes is the same. Devices before compute capability 9.0 ignore it. */
+/* Programmatic dependent launch, for the calls of this thread from now on (default 0: off). If on, a kernel may start
+ * while the one before it in the stream ends, and waits for its results on the device; worth about half a microsecond
+ * for small calls that follow each other. What it computes is the same. Devices before compute capability 9.0 ignore
+ * it. */
 HM_API void hm_cuda_pdl(int on);
 
 #ifdef __cplusplus

@@ -17,7 +17,7 @@ namespace hm {
 using bf16 = __nv_bfloat16;
 using f16 = __half;
 
-/* ---- dtypes: load exactly, store with one rounding ---------------------------------------------------------------- */
+/* ---- dtypes: load exactly, store with one rounding --------------------------------------------------------------- */
 
 __device__ __forceinline__ float widen(float v) { return v; }
 __device__ __forceinline__ float widen(f16 v) { return __half2float(v); }
@@ -96,7 +96,7 @@ struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) vec {
     }
 };
 
-/* ---- rows --------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 /* Division of 0 <= n < 2^31 by d < 2^31 without dividing: n * m >> 31 + s with 2^s >= d and m = 2^(31 + s) / d rounded
  * up, less than 2^32: m d exceeds 2^(31 + s) by less than d <= 2^s, so that the quotient is too large by less than
@@ -157,8 +157,8 @@ __device__ __forceinline__ int64_t row_offset(const rows &r, int64_t row) {
     return offset + (rest - outer * r.shape[1].d) * r.stride[1] + outer * r.stride[2];
 }
 
-/* Are there fewer than 2^31 rows? Then row_offset32 will do: kernels that live for a microsecond feel every jump over code
- * that they do not need. */
+/* Are there fewer than 2^31 rows? Then row_offset32 will do: kernels that live for a microsecond feel every jump over
+ * code that they do not need. */
 static inline bool few(int64_t count) { return count < (INT64_C(1) << 31); }
 
 __device__ __forceinline__ int64_t row_offset32(const rows &r, uint32_t row) {
@@ -181,7 +181,7 @@ static inline bool aligned(const hm_tensor &t, int64_t bytes) {
     return true;
 }
 
-/* ---- launches ----------------------------------------------------------------------------------------------------- */
+/* ---- launches ---------------------------------------------------------------------------------------------------- */
 
 /* Before the first access to memory: the kernel before this one is done, where this one was launched early. */
 __device__ __forceinline__ void wait_for_previous() {

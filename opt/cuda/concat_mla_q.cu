@@ -1,5 +1,5 @@
-/* concat_mla_q: one access of 16 bytes a thread where everything lies at multiples of that, as the fastest plain copy has
- * it, the pieces of a row along x of the block; else one element a thread. Elements are 2 bytes of any kind. */
+/* concat_mla_q: one access of 16 bytes a thread where everything lies at multiples of that, as the fastest plain copy
+ * has it, the pieces of a row along x of the block; else one element a thread. Elements are 2 bytes of any kind. */
 #include "common.cuh"
 
 extern "C" {

@@ -1,6 +1,7 @@
-/* cp_gather_indexer_k_quant_cache. A row's request is the last one that begins at or before it: a warp counts the entries of
- * cu_seq_lens up to its first row, 32 at a time, so that all of them are under way together, and its rows go on from there.
- * Where everything lies at multiples of 16 bytes a warp copies 8 or 32 rows, 16 bytes a thread; else one byte a thread. */
+/* cp_gather_indexer_k_quant_cache. A row's request is the last one that begins at or before it: a warp counts the
+ * entries of cu_seq_lens up to its first row, 32 at a time, so that all of them are under way together, and its rows
+ * go on from there. Where everything lies at multiples of 16 bytes a warp copies 8 or 32 rows, 16 bytes a thread; else
+ * one byte a thread. */
 #include "common.cuh"
 
 extern "C" {
@@ -50,8 +51,8 @@ __device__ __forceinline__ int64_t count_up_to(const params &p, int64_t row) {
     return count;
 }
 
-/* The block of row `row`, and its offset there; NULL if the row has no request or what it names is out of range. count: of
- * entries up to the warp's first row. */
+/* The block of row `row`, and its offset there; NULL if the row has no request or what it names is out of range.
+ * count: of entries up to the warp's first row. */
 __device__ __forceinline__ const uint8_t *block_of(const params &p, int64_t row, int64_t count, int64_t *offset) {
     while (count <= p.requests && p.cu[count * p.cu_step] <= row) count++;
     if (count == 0 || count > p.requests) return nullptr;
@@ -68,8 +69,8 @@ __device__ __forceinline__ int64_t code_byte(const params &p, int64_t offset, in
     return offset / TILE * TILE * p.head_dim + d / TILE * TILE * TILE + offset % TILE * TILE + d % TILE;
 }
 
-/* A warp copies ROWS rows: its first ROWS threads look up one row each, and all of them copy, with the pieces of four rows in
- * each of ROWS / 4 accesses that are under way together. first and end count these accesses. */
+/* A warp copies ROWS rows: its first ROWS threads look up one row each, and all of them copy, with the pieces of four
+ * rows in each of ROWS / 4 accesses that are under way together. first and end count these accesses. */
 template <int ROWS>
 __global__ void __launch_bounds__(THREADS) gather_pieces(const __grid_constant__ params p) {
     constexpr int TOGETHER = ROWS / 4;

@@ -24,8 +24,8 @@ struct params {
     bool wide_ids;      /* i64 */
 };
 
-/* U: what is copied at a time. A thread copies EACH pieces of one row, THREADS apart, so that they are under way together
- * once the id is known. */
+/* U: what is copied at a time. A thread copies EACH pieces of one row, THREADS apart, so that they are under way
+ * together once the id is known. */
 template <typename U, int EACH>
 __global__ void __launch_bounds__(THREADS) gather(const __grid_constant__ params p) {
     hm::wait_for_previous();

@@ -80,10 +80,11 @@ __device__ __forceinline__ float scale_of(const scale_rule &r, float amax) {
 }
 
 /* v := RN(v / S), or RN(v * RN(1 / S)). By a power of two both are one product.
- * The quotient without dividing: y = RN(1/S); q = RN(v y) is off by 2 ulp at most, its remainder v - q S fits in f32 but for a
- * last bit, so that q + y (v - q S), rounded, is within an ulp; then the remainder is exact, and once more the same is RN(v / S)
- * (Markstein). That needs remainders that do not underflow: with S of at least 2^-90 those of quotients that are not rounded
- * to the code 0 are at least 2^-101 * 2^-24 = 2^-125. Infinite and NaN values stay what they make the group: unspecified, and NaN. */
+ * The quotient without dividing: y = RN(1/S); q = RN(v y) is off by 2 ulp at most, its remainder v - q S fits in f32
+ * but for a last bit, so that q + y (v - q S), rounded, is within an ulp; then the remainder is exact, and once more
+ * the same is RN(v / S) (Markstein). That needs remainders that do not underflow: with S of at least 2^-90 those of
+ * quotients that are not rounded to the code 0 are at least 2^-101 * 2^-24 = 2^-125. Infinite and NaN values stay what
+ * they make the group: unspecified, and NaN. */
 template <int N>
 __device__ __forceinline__ void divide_by_scale(const scale_rule &r, float s, float *v) {
     if (r.reciprocal || r.power_of_two) {

@@ -14,8 +14,8 @@ extern "C" {
 hm_status hm_cuda_ready(const char *op);
 /* What a launch returned, as a status with a sentence. */
 hm_status hm_cuda_status(const char *op, cudaError_t error);
-/* Has this thread asked for programmatic dependent launch, and can this kernel wait for the one before it? A kernel that
- * was compiled from PTX for older devices cannot. */
+/* Has this thread asked for programmatic dependent launch, and can this kernel wait for the one before it? A kernel
+ * that was compiled from PTX for older devices cannot. */
 bool hm_cuda_pdl_for(const void *kernel);
 /* Multiprocessors of the current device. */
 int hm_cuda_processors(void);

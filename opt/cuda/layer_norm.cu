@@ -1,5 +1,6 @@
-/* layer_norm: two passes, as in the contract: the mean, then the mean of the squares about it. Rows are held in registers
- * where everything lies at multiples of 16 bytes and they are not too long; the order of summation is that of row.cuh. */
+/* layer_norm: two passes, as in the contract: the mean, then the mean of the squares about it. Rows are held in
+ * registers where everything lies at multiples of 16 bytes and they are not too long; the order of summation is that
+ * of row.cuh. */
 #include "row.cuh"
 
 extern "C" {

@@ -238,7 +238,8 @@ static hm_status norm_launch(const char *op, norm_params p, bool all_aligned, vo
     p.x_stride = p.x_rows.stride[0], p.out_stride = p.out_rows.stride[0];
     p.residual_stride = p.residual_rows.stride[0], p.residual_out_stride = p.residual_out_rows.stride[0];
     all_aligned = all_aligned && p.hidden % (16 / sizeof(T)) == 0 && few(p.rows_in_all + s.rows);
-    /* By measurement on an H200: the weight late for a few rows a multiprocessor if rows are long, for many if short. */
+    /* By measurement on an H200: the weight late for a few rows a multiprocessor if rows are long, for many if
+     * short. */
     bool late = !FUSED && blocks > (int64_t)hm_cuda_processors() * (s.lanes >= 256 ? 3 : 64);
     void (*kernel)(norm_params) = norm_any<T, W, R, false, FUSED>;
     if (all_aligned && s.lanes > HELD_LANES) kernel = norm_any<T, W, R, true, FUSED>;

@@ -1,6 +1,6 @@
-/* quant_fp8_group. Where a group is 1 to 32 pieces of 16 bytes, a power of two of them, and everything lies at multiples of
- * that, each thread has one piece and the group's threads find the largest magnitude by a butterfly; else a warp a group.
- * The largest magnitude is exact in any order, so that both give the same bits. */
+/* quant_fp8_group. Where a group is 1 to 32 pieces of 16 bytes, a power of two of them, and everything lies at
+ * multiples of that, each thread has one piece and the group's threads find the largest magnitude by a butterfly; else
+ * a warp a group. The largest magnitude is exact in any order, so that both give the same bits. */
 #include "fp8.cuh"
 
 extern "C" {

@@ -1,10 +1,10 @@
-/* rotary_embedding. A thread takes N pairs (16 bytes of each of the two halves; for interleaved pairs 32 bytes in a row) of
- * HEADS heads of one token, whose cosines and sines it reads once; query and key are one launch. Where they do not lie at
- * multiples of 16 bytes, one pair of one head. Out of place, further threads copy what is not rotated.
+/* rotary_embedding. A thread takes N pairs (16 bytes of each of the two halves; for interleaved pairs 32 bytes in a
+ * row) of HEADS heads of one token, whose cosines and sines it reads once; query and key are one launch. Where they do
+ * not lie at multiples of 16 bytes, one pair of one head. Out of place, further threads copy what is not rotated.
  *
- * Rounding once: RN_T(fl(fl(x c) - fl(y s))) in f32, one of the contract's values. Each: with 16-bit T a product of two of T
- * is exact in f32, and a sum that was rounded to f32 first rounds to T as the exact one does (f32 has more than twice T's
- * bits and two): two roundings to T a result, as declared. */
+ * Rounding once: RN_T(fl(fl(x c) - fl(y s))) in f32, one of the contract's values. Each: with 16-bit T a product of
+ * two of T is exact in f32, and a sum that was rounded to f32 first rounds to T as the exact one does (f32 has more
+ * than twice T's bits and two): two roundings to T a result, as declared. */
 #include "common.cuh"
 
 extern "C" {

@@ -1,12 +1,13 @@
 /* row.cuh: sums over rows, for the norms.
  *
- * Order of summation. A row is cut into pieces of VEC elements (16 bytes of x). Piece p belongs to thread p % lanes of the
- * row's threads. A thread adds the terms of a piece in two chains of VEC/2, adds up its pieces in ascending order, and
- * the threads' sums meet in a butterfly within each warp, then in one over the warps. lanes depends on the row's length and
- * on the dtype of x alone, and all kernels below follow this order, so that the bits of a row depend on nothing but the
- * row, the weight and the scalars: not on other rows, strides, alignment or what the launch looked like.
- * Class chain64: a term passes through at most VEC/2 + 1 additions in its piece, one for each piece of the thread, 5 and 5
- * in the butterflies. pieces of a thread <= 4, or hidden / (VEC * 1024) + 1 with 1024 lanes: less than 64 + hidden / 256. */
+ * Order of summation. A row is cut into pieces of VEC elements (16 bytes of x). Piece p belongs to thread p % lanes of
+ * the row's threads. A thread adds the terms of a piece in two chains of VEC/2, adds up its pieces in ascending order,
+ * and the threads' sums meet in a butterfly within each warp, then in one over the warps. lanes depends on the row's
+ * length and on the dtype of x alone, and all kernels below follow this order, so that the bits of a row depend on
+ * nothing but the row, the weight and the scalars: not on other rows, strides, alignment or what the launch looked
+ * like. Class chain64: a term passes through at most VEC/2 + 1 additions in its piece, one for each piece of the
+ * thread, 5 and 5 in the butterflies. pieces of a thread <= 4, or hidden / (VEC * 1024) + 1 with 1024 lanes: less than
+ * 64 + hidden / 256. */
 #ifndef HM_CUDA_ROW_CUH
 #define HM_CUDA_ROW_CUH
 

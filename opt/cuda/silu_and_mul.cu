@@ -1,7 +1,7 @@
 /* silu_and_mul: 16 bytes of the gate and of up a thread where everything lies at multiples of that; else one element.
  *
- * silu(g) = g / (1 + 2^(-g log2 e)) in f32. ex2.approx is within 2^-22 of itself, its argument is a product with a rounded
- * log2 e; rcp.approx is within 2^-23, and the product with g within 2^-24: together the quotient's 2^-22. */
+ * silu(g) = g / (1 + 2^(-g log2 e)) in f32. ex2.approx is within 2^-22 of itself, its argument is a product with a
+ * rounded log2 e; rcp.approx is within 2^-23, and the product with g within 2^-24: together the quotient's 2^-22. */
 #include "common.cuh"
 
 extern "C" {

@@ -1,5 +1,5 @@
-/* rms_norm for f32 as a CUDA plug-in may write it, and, by FAULT, how it may go wrong. Built where there is nvcc; run where there
- * is a device, by tests/accuracy/device_plugins.sh. */
+/* rms_norm for f32 as a CUDA plug-in may write it, and, by FAULT, how it may go wrong. Built where there is nvcc; run
+ * where there is a device, by tests/accuracy/device_plugins.sh. */
 #include <cuda_runtime.h>
 #include <hallmark/rms_norm.h>
 
@@ -11,7 +11,17 @@ const hm_place hm_plugin_place = HM_CUDA;
 hm_status hm_plugin_rms_norm(const hm_rms_norm_args *a);
 }
 
-enum { RIGHT, WRITES_PAST, WRITES_BEFORE, MODIFIES_INPUT, ILLEGAL_ADDRESS, TRAPS, NEVER_ENDS, HALF_A_WARP, BATCH_DEPENDENT };
+enum {
+    RIGHT,
+    WRITES_PAST,
+    WRITES_BEFORE,
+    MODIFIES_INPUT,
+    ILLEGAL_ADDRESS,
+    TRAPS,
+    NEVER_ENDS,
+    HALF_A_WARP,
+    BATCH_DEPENDENT
+};
 
 __global__ void norm(const float *x, float *out, int64_t n, int64_t x_stride, int64_t out_stride, float eps) {
     extern __shared__ float part[];
@@ -41,8 +51,7 @@ hm_status hm_plugin_rms_norm(const hm_rms_norm_args *a) {
     if (a->x.dtype != HM_F32 || a->x.ndim != 2 || a->weight.dtype != HM_DTYPE_NONE || a->variance_size ||
         a->x.stride[1] != 1 || a->out.stride[1] != 1 || a->x.shape[0] < 1)
         return HM_UNSUPPORTED;
-    norm<<<(unsigned)a->x.shape[0], 256, 1024, (cudaStream_t)a->stream>>>((const float *)a->x.data, (float *)a->out.data,
-                                                                         a->x.shape[1], a->x.stride[0], a->out.stride[0],
-                                                                         (float)a->eps);
+    norm<<<(unsigned)a->x.shape[0], 256, 1024, (cudaStream_t)a->stream>>>(
+        (const float *)a->x.data, (float *)a->out.data, a->x.shape[1], a->x.stride[0], a->out.stride[0], (float)a->eps);
     return cudaGetLastError() == cudaSuccess ? HM_OK : HM_INTERNAL;
 }

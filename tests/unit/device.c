@@ -1,5 +1,5 @@
-/* Plug-ins on HM_CUDA, without a device: the worker is given one that is made of host memory, so that what it does around
- * a call is tested where there is no GPU. Addresses that have no memory behind them fault, as they do there. */
+/* Plug-ins on HM_CUDA, without a device: the worker is given one that is made of host memory, so that what it does
+ * around a call is tested where there is no GPU. Addresses that have no memory behind them fault, as they do there. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
