@@ -152,6 +152,39 @@ static void judge_refusal(const hm_call *call, const hm_run *run, hm_status expe
     else v->outcome = HM_PASS;
 }
 
+/* Is row `row` of output i what it was before the call? Rows are those of the last dimension. */
+static bool row_untouched(const hm_call *call, int i, int64_t row) {
+    const hm_tensor *t = hm_arg_tensor(call->op, call->args, i);
+    int from = call->op->args[i].direction == HM_INOUT ? i : call->from_case ? call->spec.alias[i] : -1;
+    const hm_tensor *before = from < 0 ? NULL : hm_arg_tensor(call->op, call->golden_args, from);
+    size_t size = hm_dtype_size(t->dtype);
+    int64_t n = t->shape[t->ndim - 1], stride = t->stride[t->ndim - 1];
+    const char *now = (const char *)t->data + hm_row_offset(t, row) * (int64_t)size;
+    for (int64_t k = 0; k < n; k++)
+        for (size_t b = 0; b < size; b++) {
+            char was = before ? ((const char *)before->data)[(size_t)(row * n + k) * size + b] : HM_POISON;
+            if (now[k * stride * (int64_t)size + (int64_t)b] != was) return false;
+        }
+    return true;
+}
+
+/* On a device nobody looks at positions in the data before the call: one that is out of range leaves its row untouched.
+ * The case has such a position, so some row has to be as it was. */
+static void judge_out_of_range(const hm_call *call, hm_verdict *v) {
+    bool any = false, empty = true;
+    for (int i = 0; i < call->op->nargs && !any; i++) {
+        const hm_tensor *t = hm_arg_tensor(call->op, call->args, i);
+        if (call->op->args[i].direction == HM_IN || t->dtype == HM_DTYPE_NONE || !hm_tensor_elements(t)) continue;
+        empty = false;
+        for (int64_t row = 0, rows = hm_row_count(t); row < rows && !any; row++) any = row_untouched(call, i, row);
+    }
+    if (!v->effects_ok) conclude(v, HM_FAIL, "%s", v->effects);
+    else if (!any && !empty)
+        conclude(v, HM_FAIL,
+                 "a position is out of range, and no row was left as it was; on a device its row has to be");
+    else v->outcome = HM_PASS;
+}
+
 /* ---- calls that must succeed ----------------------------------------------------------------- */
 
 /* Over dtype, shape and stored bytes of all outputs, in table order. */
@@ -264,7 +297,8 @@ static const void *arguments(const hm_call *call) {
     return call->from_case && call->spec.broken_args == HM_ARGS_NULL ? NULL : call->args;
 }
 
-static void judge(hm_call *call, const hm_run *run, const hm_judge_options *options, bool ours, hm_verdict *v) {
+static void judge(hm_call *call, const hm_run *run, const hm_judge_options *options, bool ours, hm_place place,
+                  hm_verdict *v) {
     hm_ladder ladder;
     *v = (hm_verdict){.outcome = HM_FAIL, .consistent = HM_CLASS_NONE, .effects_ok = true};
     snprintf(v->effects, sizeof v->effects, "ok");
@@ -292,9 +326,14 @@ static void judge(hm_call *call, const hm_run *run, const hm_judge_options *opti
                  hm_error(), name);
         return;
     }
-    bool refuses = expected != HM_OK || run->status != HM_OK;
+    bool unseen = expected == HM_BAD_VALUE && place == HM_CUDA && run->status == HM_OK;
+    bool refuses = (expected != HM_OK && !unseen) || run->status != HM_OK;
     v->effects_ok = hm_call_effects(call, refuses, v->effects, sizeof v->effects);
-    if (expected != HM_OK) {
+    if (unseen) {
+        judge_out_of_range(call, v);
+    } else if (expected == HM_BAD_VALUE && place == HM_CUDA && run->status == HM_NO_DEVICE) {
+        conclude(v, HM_SKIPPED, "no device%s%s", run->error[0] ? ": " : "", run->error);
+    } else if (expected != HM_OK) {
         judge_refusal(call, run, expected, ours, v);
     } else if (run->status == HM_OK) {
         judge_values(call, run, options, &ladder, v);
@@ -311,13 +350,13 @@ static void judge(hm_call *call, const hm_run *run, const hm_judge_options *opti
 }
 
 void hm_judge_outputs(hm_call *call, const hm_run *run, const hm_judge_options *options, hm_verdict *verdict) {
-    judge(call, run, options, false, verdict);
+    judge(call, run, options, false, HM_HOST, verdict);
 }
 
 void hm_judge(hm_impl *impl, hm_call *call, const hm_judge_options *options, hm_verdict *v) {
     hm_run run = {0};
     impl->run(impl, call, arguments(call), &run);
-    judge(call, &run, options, impl->ours, v);
+    judge(call, &run, options, impl->ours, impl->place, v);
     bool ran = run.state == HM_RAN && run.status == HM_OK &&
                (v->outcome == HM_PASS || v->outcome == HM_VACUOUS || v->outcome == HM_OUT_OF_CLASS);
     if (!ran || !(options->check_invariance || options->require_invariance)) return;

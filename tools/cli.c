@@ -248,7 +248,8 @@ int hm_run_finish(const hm_run_options *o, hm_report *r) {
         hm_status status = hm_report_write(r, o->out, why, sizeof why);
         if (status != HM_OK) hm_die(status == HM_INTERNAL ? HM_EXIT_INTERNAL : HM_EXIT_USAGE, "%s", why);
         fflush(stdout);
-        fprintf(stderr, "%s: wrote certificate.json, junit.xml and summary.md in %s\n", verb, o->out);
+        fprintf(stderr, "%s: wrote certificate.json%s and summary.md in %s\n", verb,
+                hm_report_has_junit() ? ", junit.xml" : "", o->out);
     }
     return code;
 }

@@ -62,6 +62,7 @@ typedef hm_status hm_quant_fp8_group_fn(const hm_quant_fp8_group_args *args);
 HM_API hm_quant_fp8_group_fn hm_quant_fp8_group;       /* dispatches on the tensors' place */
 HM_API hm_quant_fp8_group_fn hm_quant_fp8_group_check; /* the contract as code; writes nothing */
 HM_API hm_quant_fp8_group_fn hm_quant_fp8_group_ref; /* plain C + OpenMP; the same bits on every CPU and thread count */
+HM_API hm_quant_fp8_group_fn hm_quant_fp8_group_cuda; /* class chain64; see cuda.h */
 
 #ifdef __cplusplus
 }
