@@ -85,7 +85,8 @@ static int the_table(const hm_op_info *op) {
 
 bool hm_generator_separates(const hm_generator *g, const hm_op_info *op) {
     if (!strchr(op->classes, ' ')) return true;
-    return g->separates == (the_table(op) >= 0 ? HM_SEPARATES_ROTATIONS : HM_SEPARATES_SUMS);
+    bool rotations = the_table(op) >= 0 && !strstr(op->classes, "tc23");
+    return g->separates == (rotations ? HM_SEPARATES_ROTATIONS : HM_SEPARATES_SUMS);
 }
 
 int hm_generate_round(const hm_op_info *op, int arg) {

@@ -1,4 +1,5 @@
-/* impl.c: implementations by name. Ours run in this process; a plug-in runs in its own (worker.c). */
+/* impl.c: implementations by name. Ours for the host run in this process; ours for cuda and plug-ins in
+ * their own (worker.c). */
 #include "impl.h"
 
 #include <stdarg.h>
@@ -8,7 +9,7 @@
 
 #include "faults.h"
 
-typedef enum { REF, CPU, CUDA } builtin;
+typedef enum { REF, CPU } builtin;
 
 static hm_op_fn *builtin_function(const hm_impl *impl, const hm_op_info *op) {
     switch ((builtin)(intptr_t)impl->state) {
@@ -16,8 +17,6 @@ static hm_op_fn *builtin_function(const hm_impl *impl, const hm_op_info *op) {
             return op->ref;
         case CPU:
             return op->cpu;
-        case CUDA:
-            return op->cuda;
     }
     return NULL;
 }
@@ -34,17 +33,20 @@ static void mark_error(const hm_op_info *op, char *stale, size_t size) {
     snprintf(stale, size, "%s", hm_error());
 }
 
+void hm_run_function(const hm_op_info *op, hm_op_fn *function, const void *args, hm_run *run) {
+    char stale[512];
+    run->state = HM_RAN;
+    mark_error(op, stale, sizeof stale);
+    run->status = function(args);
+    keep_error(run, stale);
+}
+
 static bool builtin_provides(hm_impl *self, const hm_op_info *op) { return builtin_function(self, op) != NULL; }
 
 static void builtin_run(hm_impl *self, hm_call *call, const void *args, hm_run *run) {
     hm_op_fn *function = builtin_function(self, call->op);
-    char stale[512];
     *run = (hm_run){.state = HM_NOT_PROVIDED};
-    if (!function) return;
-    run->state = HM_RAN;
-    mark_error(call->op, stale, sizeof stale);
-    run->status = function(args);
-    keep_error(run, stale);
+    if (function) hm_run_function(call->op, function, args, run);
 }
 
 static bool fault_provides(hm_impl *self, const hm_op_info *op) {
@@ -95,16 +97,14 @@ static hm_impl *make(const char *name, hm_impl with, char *why, size_t size) {
 }
 
 hm_impl *hm_impl_open(const char *spec, double timeout, char *why, size_t size) {
-    static const char *const builtins[] = {[REF] = "ref", [CPU] = "cpu", [CUDA] = "cuda"};
-    for (builtin b = REF; b <= CUDA; b++)
+    static const char *const builtins[] = {[REF] = "ref", [CPU] = "cpu"};
+    if (!strcmp(spec, "cuda")) return hm_cuda_impl_open(timeout, why, size);
+    for (builtin b = REF; b <= CPU; b++)
         if (!strcmp(spec, builtins[b]))
-            return make(spec,
-                        (hm_impl){.place = b == CUDA ? HM_CUDA : HM_HOST,
-                                  .ours = true,
-                                  .run = builtin_run,
-                                  .provides = builtin_provides,
-                                  .state = (void *)(intptr_t)b},
-                        why, size);
+            return make(
+                spec,
+                (hm_impl){.ours = true, .run = builtin_run, .provides = builtin_provides, .state = (void *)(intptr_t)b},
+                why, size);
     if (!strncmp(spec, "fault:", 6)) {
         const hm_fault *fault = hm_fault_named(spec + 6);
         if (!fault) return refuse(why, size, "there is no fault \"%s\"; `hallmark list faults` names them", spec + 6);

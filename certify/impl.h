@@ -19,7 +19,8 @@ struct hm_impl {
     char name[256];  /* as given on the command line, for a plug-in its hm_plugin_name or file name */
     char sha256[65]; /* of the plug-in's file; of nothing ("") for what is built in */
     hm_place place;
-    bool ours; /* error status must match exactly, invariance is required */
+    char device[128]; /* HM_CUDA: its name and driver, once something has run there */
+    bool ours;        /* error status must match exactly, invariance is required */
     /* Runs the implementation on args; may be called from one thread at a time. */
     void (*run)(hm_impl *self, hm_call *call, const void *args, hm_run *run);
     bool (*provides)(hm_impl *self, const hm_op_info *op);
@@ -31,6 +32,12 @@ struct hm_impl {
  * timeout: seconds a plug-in has for one call. */
 hm_impl *hm_impl_open(const char *spec, double timeout, char *why, size_t size);
 void hm_impl_close(hm_impl *impl);
+
+/* Calls function in this process. */
+void hm_run_function(const hm_op_info *op, hm_op_fn *function, const void *args, hm_run *run);
+
+/* plugin.c: ours for cuda, in a worker of its own: a kernel that goes wrong takes its process's device with it. */
+hm_impl *hm_cuda_impl_open(double timeout, char *why, size_t size);
 
 /* worker.c: opens a plug-in in its own process. The worker is this same program, called with a hidden verb: a program
  * that opens plug-ins must hand argv to hm_worker_main first thing in main(). The worker dies with the thread that

@@ -109,6 +109,12 @@ static int64_t mixed(const hm_case_spec *spec, const char *name, int64_t k, int6
     return (int64_t)(((unsigned __int128)k * (uint64_t)step + (uint64_t)shift) % (uint64_t)n);
 }
 
+double hm_inputs_stagnate(int64_t row, int64_t d, int64_t n, double large, double small) {
+    if (row < 0) return d == 0 || d == n - 1 ? large : small;
+    if (d == (row % 2 ? n - 1 : 0)) return large;
+    return d == 0 || d == n - 1 ? 0 : row % 4 < 2 ? small : small * 1.875;
+}
+
 void hm_inputs_put_slots(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t capacity) {
     int64_t n = hm_tensor_elements(t);
     int64_t bad = hm_inputs_generator(spec, "out_of_range") ? hm_inputs_below(spec, name, UINT64_MAX - 2, n) : -1;

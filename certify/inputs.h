@@ -40,4 +40,10 @@ void hm_inputs_put_slots(const hm_case_spec *spec, const char *name, const hm_te
 void hm_inputs_put_blocks(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t row, int64_t used,
                           int64_t num_blocks);
 
+/* Generator `stagnate`, dot products of n elements: element d of row `row` of one factor, or with row -1 of the other one,
+ * which is the same in every row. Their large elements make one product, the first, in every second row the last; small
+ * times small has to be 2^-24 of it. That is half a unit of the large product, and a running sum in f32 stands still; in
+ * rows 2 and 3 of 4 it is 15/8 of that, which f32 rounds to a unit, while a tensor core that keeps 23 bits cuts it off. */
+double hm_inputs_stagnate(int64_t row, int64_t d, int64_t n, double large, double small);
+
 #endif

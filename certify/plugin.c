@@ -1,4 +1,5 @@
-/* plugin.c: an implementation in a worker process, which is killed when it takes too long, and started again. */
+/* plugin.c: an implementation in a worker process, which is killed when it takes too long, and started again: a
+ * plug-in, or ours for cuda. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -25,6 +26,7 @@ typedef struct {
     pid_t pid; /* 0: no worker is running */
     int fd;
     hello about;
+    bool ours; /* the cuda implementations of this program, and no file */
 } plugin;
 
 static void stop_worker(plugin *p) {
@@ -169,6 +171,7 @@ static bool hash_file(const char *path, char hex[65], char *why, size_t size) {
 /* After a death. What is judged has to stay what it was. */
 static bool restart_worker(plugin *p, const char *sha256, char *why, size_t size) {
     char now[65] = "";
+    if (p->ours) return start_worker(p, why, size);
     if (!hash_file(p->path, now, why, size)) return false;
     if (!strcmp(now, sha256)) return start_worker(p, why, size);
     snprintf(why, size, "the file of the plug-in changed while it was being judged");
@@ -177,6 +180,7 @@ static bool restart_worker(plugin *p, const char *sha256, char *why, size_t size
 
 static bool plugin_provides(hm_impl *self, const hm_op_info *op) {
     const plugin *p = self->state;
+    if (p->ours) return op->cuda != NULL;
     for (int i = 0; i < hm_op_count() && i < MOST_OPS; i++)
         if (hm_op_at(i) == op) return p->about.provides[i];
     return false;
@@ -199,13 +203,6 @@ static void plugin_run(hm_impl *self, hm_call *call, const void *args, hm_run *r
     int fds[HM_MAX_ARGS];
     *run = (hm_run){.state = HM_NOT_PROVIDED};
     if (!plugin_provides(self, op)) return;
-    run->state = HM_RAN;
-    if (self->place == HM_CUDA) {
-        run->status = HM_NO_DEVICE;
-        snprintf(run->error, sizeof run->error,
-                 "this version runs plug-ins on the host only, and this one is for cuda");
-        return;
-    }
     run->state = HM_DIED;
     if (op->args_size > sizeof r.args) {
         snprintf(run->error, sizeof run->error, "the arguments of %s are too large to send", op->name);
@@ -215,7 +212,11 @@ static void plugin_run(hm_impl *self, hm_call *call, const void *args, hm_run *r
     if (args) memcpy(r.args, args, op->args_size);
     for (int i = 0; i < op->nargs; i++) {
         const unsigned char *data = args ? hm_arg_tensor(op, args, i)->data : NULL;
+        hm_tensor *t = hm_arg_tensor(op, r.args, i);
+        if (self->place == HM_CUDA && args) /* the case says host, or "the other place" */
+            t->place = t->place == HM_HOST ? HM_CUDA : t->place == HM_CUDA ? HM_HOST : t->place;
         r.buffer_of[i] = data ? find_buffer(call, data) : -1;
+        if (data && r.buffer_of[i] < 0) r.buffer_of[i] = NOWHERE;
         if (r.buffer_of[i] >= 0) r.offset[i] = (size_t)(data - call->buffer[r.buffer_of[i]].base);
     }
     for (int b = 0; b < call->nbuffers; b++) {
@@ -228,7 +229,14 @@ static void plugin_run(hm_impl *self, hm_call *call, const void *args, hm_run *r
         mourn_worker(p, run->error, sizeof run->error);
         return;
     }
+    snprintf(self->device, sizeof self->device, "%s", p->about.device);
     if (!await(p, p->timeout, &a, sizeof a, run->error, sizeof run->error)) return;
+    if (a.status == ANSWER_DEVICE_LOST) {
+        mourn_worker(p, run->error, sizeof run->error);
+        a.error[sizeof a.error - 1] = 0;
+        snprintf(run->error, sizeof run->error, "%s", a.error[0] ? a.error : "the device failed");
+        return;
+    }
     if (a.status < 0 || a.status >= HM_STATUS_COUNT) {
         snprintf(run->error, sizeof run->error, "returned %d, which is no hm_status", a.status);
         return;
@@ -244,6 +252,26 @@ static void plugin_close(hm_impl *self) {
     stop_worker(p);
     free(p->path);
     free(p);
+}
+
+hm_impl *hm_cuda_impl_open(double timeout, char *why, size_t size) {
+    hm_impl *impl = calloc(1, sizeof *impl);
+    plugin *p = calloc(1, sizeof *p);
+    char *path = strdup(WORKER_CUDA);
+    if (!impl || !p || !path) {
+        snprintf(why, size, "no memory for an implementation");
+        free(impl), free(p), free(path);
+        return NULL;
+    }
+    *p = (plugin){.path = path, .timeout = timeout, .ours = true}; /* its worker is started by the first call */
+    *impl = (hm_impl){.name = WORKER_CUDA,
+                      .place = HM_CUDA,
+                      .ours = true,
+                      .run = plugin_run,
+                      .provides = plugin_provides,
+                      .close = plugin_close,
+                      .state = p};
+    return impl;
 }
 
 hm_impl *hm_plugin_open(const char *path, double timeout, char *why, size_t size) {

@@ -37,6 +37,7 @@ hm_report *hm_report_new(const hm_impl *impl, const char *suite, uint64_t seed, 
     snprintf(r->isa, sizeof r->isa, "native");
     snprintf(r->missing, sizeof r->missing, "none");
     r->place = impl->place;
+    r->device = impl->device;
     r->seed = seed;
     while (flags && flags[r->nflags]) r->nflags++;
     r->flag = calloc((size_t)r->nflags + 1, sizeof *r->flag);
@@ -161,12 +162,24 @@ hm_status hm_report_folder(const char *dir, char *why, size_t size) {
     return HM_OK;
 }
 
+bool hm_report_has_junit(void) {
+#ifdef HM_DEVICE
+    return false;
+#else
+    return true;
+#endif
+}
+
 hm_status hm_report_write(const hm_report *r, const char *dir, char *why, size_t size) {
     static const struct {
         const char *name;
         char *(*text)(const hm_report *);
     } files[] = {
-        {"junit.xml", hm_report_junit}, {"summary.md", hm_report_summary}, {"certificate.json", hm_report_certificate}};
+#ifndef HM_DEVICE
+        {"junit.xml", hm_report_junit},
+#endif
+        {"summary.md", hm_report_summary},
+        {"certificate.json", hm_report_certificate}};
     hm_status status = hm_report_folder(dir, why, size);
     for (size_t i = 0; status == HM_OK && i < sizeof files / sizeof *files; i++) {
         char path[4096];

@@ -28,7 +28,8 @@ int64_t hm_report_cases(const hm_report *r);
 int hm_report_exit(const hm_report *r, bool strict);
 /* Makes dir, with its parents, if it is missing; HM_BAD_ARG with a sentence in why if it cannot be written to. */
 hm_status hm_report_folder(const char *dir, char *why, size_t size);
-/* certificate.json, junit.xml, summary.md in dir (made if missing). */
+bool hm_report_has_junit(void); /* not in a build of the preset device */
+/* certificate.json, junit.xml (but in a build of the preset device), summary.md in dir (made if missing). */
 hm_status hm_report_write(const hm_report *r, const char *dir, char *why, size_t size);
 void hm_report_free(hm_report *r);
 

@@ -14,6 +14,7 @@ typedef struct {
 struct hm_report {
     char impl[256], sha256[65], suite[32], isa[16];
     hm_place place;
+    const char *device; /* of the implementation, which outlives the report; "" until it has run on one */
     uint64_t seed;
     char **flag;
     int nflags;

@@ -1,8 +1,7 @@
 /* report_text.c: the certificate. Its payload holds nothing that two machines would disagree on, in canonical JSON
- * (sorted keys, compact, floats as hexadecimal strings); host and time stand beside it. junit.xml and summary.md say
- * the same for machines and for people. */
+ * (sorted keys, compact, floats as hexadecimal strings); host and time stand beside it. summary.md says the
+ * same for people. */
 #include <jansson.h>
-#include <libxml/xmlwriter.h>
 #include <math.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -86,7 +85,7 @@ static void cpu_name(char *text, size_t size) {
     if (!*text && uname(&machine) == 0) snprintf(text, size, "%s", machine.machine);
 }
 
-static json_t *host_json(void) {
+static json_t *host_json(const hm_report *r) {
     char cpu[256], when[32];
     time_t now = time(NULL);
     struct tm utc;
@@ -98,8 +97,8 @@ static json_t *host_json(void) {
 #else
     const char *compiler = "gcc " __VERSION__;
 #endif
-    json_t *host = json_pack("{s:s, s:s, s:n, s:s, s:s}", "cpu", clean, "isa", hm_isa(), "gpu", "compiler", compiler,
-                             "time", when);
+    json_t *host = json_pack("{s:s, s:s, s:s?, s:s, s:s}", "cpu", clean, "isa", hm_isa(), "gpu",
+                             *r->device ? r->device : NULL, "compiler", compiler, "time", when);
     free(clean);
     return host;
 }
@@ -108,7 +107,7 @@ static json_t *host_json(void) {
  */
 char *hm_report_certificate(const hm_report *r) {
     const size_t canonical = JSON_COMPACT | JSON_SORT_KEYS;
-    json_t *payload = payload_json(r), *host = host_json();
+    json_t *payload = payload_json(r), *host = host_json(r);
     char *payload_text = json_dumps(payload, canonical), *host_text = json_dumps(host, canonical), *text = NULL;
     if (payload_text && host_text) {
         unsigned char hash[crypto_hash_sha256_BYTES];
@@ -123,52 +122,6 @@ char *hm_report_certificate(const hm_report *r) {
     free(host_text);
     json_decref(payload);
     json_decref(host);
-    return text;
-}
-
-/* ---- junit.xml ----------------------------------------------------------------------------------------------------
- */
-
-#define XML(s) ((const xmlChar *)(s))
-
-static void junit_row(xmlTextWriter *w, const report_row *row) {
-    const hm_verdict *v = &row->v;
-    const char *outcome = hm_outcome_name(v->outcome);
-    xmlTextWriterStartElement(w, XML("testcase"));
-    xmlTextWriterWriteAttribute(w, XML("classname"), XML(row->op->name));
-    xmlTextWriterWriteAttribute(w, XML("name"), XML(row->line));
-    if (v->outcome != HM_PASS) {
-        bool skipped = v->outcome == HM_SKIPPED || v->outcome == HM_DECLINED;
-        xmlTextWriterStartElement(w, XML(skipped ? "skipped" : "failure"));
-        if (!skipped) xmlTextWriterWriteAttribute(w, XML("type"), XML(outcome));
-        xmlTextWriterWriteAttribute(w, XML("message"), XML(v->why));
-        if (!skipped) xmlTextWriterWriteString(w, XML(row->repro));
-        xmlTextWriterEndElement(w);
-    }
-    xmlTextWriterEndElement(w);
-}
-
-char *hm_report_junit(const hm_report *r) {
-    xmlBuffer *buffer = xmlBufferCreate();
-    xmlTextWriter *w = buffer ? xmlNewTextWriterMemory(buffer, 0) : NULL;
-    char *text = NULL;
-    if (w) {
-        const int64_t *n = r->total;
-        xmlTextWriterSetIndent(w, 1);
-        xmlTextWriterStartDocument(w, NULL, "UTF-8", NULL);
-        xmlTextWriterStartElement(w, XML("testsuite"));
-        xmlTextWriterWriteFormatAttribute(w, XML("name"), "hallmark %s %s", r->impl, r->suite);
-        xmlTextWriterWriteFormatAttribute(w, XML("tests"), "%lld", (long long)r->nrows);
-        xmlTextWriterWriteFormatAttribute(w, XML("failures"), "%lld",
-                                          (long long)(n[HM_FAIL] + n[HM_OUT_OF_CLASS] + n[HM_VACUOUS]));
-        xmlTextWriterWriteAttribute(w, XML("errors"), XML("0"));
-        xmlTextWriterWriteFormatAttribute(w, XML("skipped"), "%lld", (long long)(n[HM_SKIPPED] + n[HM_DECLINED]));
-        for (int64_t i = 0; i < r->nrows; i++) junit_row(w, &r->row[i]);
-        if (xmlTextWriterEndDocument(w) >= 0 && xmlTextWriterFlush(w) >= 0)
-            text = strdup((const char *)xmlBufferContent(buffer));
-        xmlFreeTextWriter(w);
-    }
-    if (buffer) xmlBufferFree(buffer);
     return text;
 }
 

@@ -85,7 +85,8 @@ typedef struct {
 
 hm_status hm_kills_run(const hm_case_list *cases, const hm_selftest_options *options, hm_kills *kills);
 void hm_kills_free(hm_kills *kills);
-/* The matrix as JSON: {"case line": ["fault", ...], ...}, sorted, faults without their op's name. Free with free(). */
+/* The matrix as JSON: {"op": ["fault", ...], "case line": [place in its op's list, ...], ...}, sorted, faults without
+ * their op's name. Free with free(). */
 char *hm_kills_json(const hm_kills *kills);
 /* Is the compiled-in data/cases/kills.json this matrix? */
 bool hm_kills_current(const hm_kills *kills);

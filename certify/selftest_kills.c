@@ -266,41 +266,60 @@ void hm_kills_free(hm_kills *kills) {
 
 static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
+/* The names of op's faults in ascending order, to be freed; *n: how many. */
+static const char **names_of(const char *op, int *n) {
+    const char **names = malloc(((size_t)hm_fault_count() + 1) * sizeof *names);
+    *n = 0;
+    for (int f = 0; names && f < hm_fault_count(); f++)
+        if (!strcmp(hm_fault_at(f)->op, op)) names[(*n)++] = strchr(hm_fault_at(f)->id, '.') + 1;
+    if (names) qsort(names, (size_t)*n, sizeof *names, by_name);
+    return names;
+}
+
+static int by_line(const void *a, const void *b) {
+    return strcmp((*(const hm_kill_row *const *)a)->line, (*(const hm_kill_row *const *)b)->line);
+}
+
 char *hm_kills_json(const hm_kills *kills) {
-    int faults = hm_fault_count();
-    json_t *all = json_object();
-    const char **names = malloc(((size_t)faults + 1) * sizeof *names);
-    for (int r = 0; names && r < kills->rows; r++) {
-        int n = 0;
-        for (int f = 0; f < faults; f++)
-            if (kills->row[r].killed[f]) names[n++] = strchr(hm_fault_at(f)->id, '.') + 1;
-        qsort(names, (size_t)n, sizeof *names, by_name);
-        json_t *list = json_array();
-        for (int i = 0; i < n; i++) json_array_append_new(list, json_string(names[i]));
-        json_object_set_new(all, kills->row[r].line, list);
+    const hm_kill_row **rows = malloc(((size_t)kills->rows + 1) * sizeof *rows);
+    int n = 0, *fault = malloc(((size_t)hm_fault_count() + 1) * sizeof *fault); /* the one of each name */
+    const char **names = NULL, *op = "";
+    char *text = NULL;
+    size_t size = 0;
+    FILE *to = open_memstream(&text, &size);
+    if (!rows || !fault || !to) abort();
+    for (int r = 0; r < kills->rows; r++) rows[r] = &kills->row[r];
+    qsort(rows, (size_t)kills->rows, sizeof *rows, by_line);
+    fputc('{', to);
+    for (int r = 0; r < kills->rows; r++) {
+        if (r && !strcmp(rows[r - 1]->line, rows[r]->line)) continue;
+        if (strncmp(op, rows[r]->line, strlen(op)) || rows[r]->line[strlen(op)] != ' ' || !*op) {
+            free(names);
+            for (int i = 0; i < hm_op_count(); i++)
+                if (!strncmp(hm_op_at(i)->name, rows[r]->line, strlen(hm_op_at(i)->name)) &&
+                    rows[r]->line[strlen(hm_op_at(i)->name)] == ' ')
+                    op = hm_op_at(i)->name;
+            names = names_of(op, &n);
+            for (int f = 0; f < hm_fault_count(); f++) {
+                const char *name = strchr(hm_fault_at(f)->id, '.') + 1, **at;
+                if (strcmp(hm_fault_at(f)->op, op)) continue;
+                at = bsearch(&name, names, (size_t)n, sizeof *names, by_name);
+                fault[at - names] = f;
+            }
+            fprintf(to, "%s\n\"%s\":[", r ? "," : "", op);
+            for (int i = 0; i < n; i++) fprintf(to, "%s\"%s\"", i ? "," : "", names[i]);
+            fputc(']', to);
+        }
+        /* one line a case, so that a change shows in a diff */
+        fprintf(to, ",\n\"%s\":[", rows[r]->line);
+        bool first = true;
+        for (int i = 0; i < n; i++)
+            if (rows[r]->killed[fault[i]]) fprintf(to, "%s%d", first ? "" : ",", i), first = false;
+        fputc(']', to);
     }
-    free(names);
-    /* one line a case, so that a change shows in a diff */
-    const char *line;
-    json_t *list;
-    size_t count = 0, total = json_object_size(all), at = 0, size = 4;
-    const char **lines = malloc((total + 1) * sizeof *lines);
-    json_object_foreach(all, line, list) {
-        lines[count++] = line;
-        size += 8 + 2 * strlen(line);
-        for (size_t i = 0; i < json_array_size(list); i++) size += 4 + json_string_length(json_array_get(list, i));
-    }
-    qsort(lines, count, sizeof *lines, by_name);
-    char *text = malloc(size);
-    at += (size_t)sprintf(text, "{");
-    for (size_t i = 0; i < count; i++) {
-        char *body = json_dumps(json_object_get(all, lines[i]), JSON_COMPACT);
-        at += (size_t)sprintf(text + at, "%s\n\"%s\":%s", i ? "," : "", lines[i], body);
-        free(body);
-    }
-    sprintf(text + at, "\n}\n");
-    free(lines);
-    json_decref(all);
+    fputs("\n}\n", to);
+    fclose(to);
+    free(names), free(fault), free(rows);
     return text;
 }
 

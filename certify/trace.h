@@ -42,8 +42,9 @@ const char *hm_trace_note(const hm_trace *trace, const char *key); /* another en
 
 /* Makes the call that the contract describes: inputs as recorded, outputs poisoned, in the dtype that the contract
  * wants; written[i] is the dtype that output i was recorded in where that is another one, else HM_DTYPE_NONE (as in
- * hm_run). Outputs that were not recorded take the shape of an input. Any error is a sentence in why: HM_NO_MEMORY, or
- * what the op's check says. call NULL: the call is only checked. */
+ * hm_run). Outputs that were not recorded are absent if the contract lets them be; else they take the shape of an
+ * input. Any error is a sentence in why: HM_NO_MEMORY, or what the op's check says. call NULL: the call is only
+ * checked. */
 hm_status hm_trace_call_open(const hm_trace_call *c, const char *name, hm_call **call, hm_dtype written[HM_MAX_ARGS],
                              char *why, size_t size);
 /* Copies the recorded outputs into the call; one of another dtype is rounded to that of the contract. */

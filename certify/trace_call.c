@@ -84,6 +84,16 @@ static bool other_dtypes(const hm_trace_call *c, void *args, int i) {
     return false;
 }
 
+/* Optional outputs that were not recorded are left out, where the contract lets them be absent. */
+static void leave_out(const hm_trace_call *c, void *args) {
+    for (int i = 0; i < c->op->nargs; i++) {
+        hm_tensor *t = hm_arg_tensor(c->op, args, i), kept = *t;
+        if (c->recorded[i] || c->op->args[i].direction != HM_OUT || !c->op->args[i].optional) continue;
+        *t = (hm_tensor){0};
+        if (c->op->check(args) != HM_OK) *t = kept;
+    }
+}
+
 hm_status hm_trace_call_open(const hm_trace_call *c, const char *name, hm_call **call, hm_dtype written[HM_MAX_ARGS],
                              char *why, size_t size) {
     const hm_op_info *op = c->op;
@@ -101,6 +111,7 @@ hm_status hm_trace_call_open(const hm_trace_call *c, const char *name, hm_call *
         if (is_placed(c, i) && is_left_out(c, i)) enough = place_output(c, args, i, &s);
     hm_status status = HM_NO_MEMORY;
     snprintf(why, size, "%s: memory could not be had", name);
+    if (enough) leave_out(c, args);
     if (enough && (status = op->check(args)) != HM_OK) {
         snprintf(why, size, "%s: %s", name, hm_error());
         if (other_dtypes(c, args, 0)) status = HM_OK;

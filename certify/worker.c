@@ -1,4 +1,4 @@
-/* worker.c: the process that a plug-in lives in. */
+/* worker.c: the process that a plug-in lives in, or ours for cuda. */
 #include "worker.h"
 
 #include <dlfcn.h>
@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -103,30 +104,124 @@ static unsigned char *map_guarded(int fd, size_t size) {
     return middle;
 }
 
-static void serve(void *library, request *r, const int *fds, answer *a) {
-    unsigned char *base[HM_MAX_ARGS] = {0};
-    const hm_op_info *op = hm_op_at(r->op);
+/* ---- the device -------------------------------------------------------------------------------------------------- */
+
+const hm_device *hm_worker_device;
+static char no_device[200]; /* why there is none */
+
+static void open_device(hello *h) {
+    if (!hm_worker_device) hm_worker_device = hm_device_cuda();
+    if (!hm_worker_device) snprintf(no_device, sizeof no_device, "this build of hallmark has no CUDA");
+    else if (hm_worker_device->open(h->device, sizeof h->device)) {
+        snprintf(no_device, sizeof no_device, "%s", hm_error());
+        hm_worker_device = NULL;
+    }
+}
+
+/* The parts of a memory file that have memory: all of a small one, of a large one what was touched. NULL: no memory. */
+static hm_extent *extents_of(int fd, size_t size, int *count) {
+    int capacity = 16;
+    hm_extent *list = malloc((size_t)capacity * sizeof *list);
+    *count = 0;
+    for (off_t from = 0; list && (from = lseek(fd, from, SEEK_DATA)) >= 0 && from < (off_t)size;) {
+        off_t to = lseek(fd, from, SEEK_HOLE);
+        if (to < 0 || to > (off_t)size) to = (off_t)size;
+        if (*count == capacity) {
+            hm_extent *grown = realloc(list, (size_t)(capacity *= 2) * sizeof *list);
+            if (!grown) return free(list), NULL;
+            list = grown;
+        }
+        list[(*count)++] = (hm_extent){from, to};
+        from = to;
+    }
+    return list;
+}
+
+/* A buffer as the host and the device have it. */
+typedef struct {
+    unsigned char *host;
+    size_t size;
+    hm_extent *extents; /* what of it is copied */
+    int count;
+    hm_device_buffer device;
+} twin;
+
+static bool put_on_device(twin *t, int fd) {
+    t->extents = extents_of(fd, t->size, &t->count);
+    if (!t->extents || !hm_worker_device->make(&t->device, t->size, t->extents, t->count)) return false;
+    for (int i = 0; i < t->count; i++)
+        if (!hm_worker_device->to_device(t->device.base + t->extents[i].from, t->host + t->extents[i].from,
+                                         (size_t)(t->extents[i].to - t->extents[i].from)))
+            return false;
+    return true;
+}
+
+static bool fetch_from_device(const twin *t) {
+    for (int i = 0; i < t->count; i++)
+        if (!hm_worker_device->to_host(t->host + t->extents[i].from, t->device.base + t->extents[i].from,
+                                       (size_t)(t->extents[i].to - t->extents[i].from)))
+            return false;
+    return true;
+}
+
+/* ---- one call ---------------------------------------------------------------------------------------------------- */
+
+/* An address at which nothing may be read or written. */
+static void *nowhere(void) {
+    static void *page;
+    if (!page) page = mmap(NULL, NO_ACCESS, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return page == MAP_FAILED ? NULL : page;
+}
+
+/* library: NULL for ours. */
+static void call_function(void *library, const hm_op_info *op, const void *args, answer *a) {
     char symbol[128];
-    bool mapped = true;
+    if (!library) {
+        hm_run run = {0};
+        hm_run_function(op, op->cuda, args, &run);
+        a->status = (int)run.status;
+        snprintf(a->error, sizeof a->error, "%s", run.error);
+        return;
+    }
     snprintf(symbol, sizeof symbol, "hm_plugin_%s", op->name);
+    hm_op_fn *function = (hm_op_fn *)dlsym(library, symbol);
+    const char *(*error)(void) = (const char *(*)(void))dlsym(library, "hm_error"); /* if it builds on libhallmark */
+    a->status = (int)function(args);
+    snprintf(a->error, sizeof a->error, "%s", a->status && error ? error() : "");
+}
+
+static void serve(void *library, hm_place place, request *r, const int *fds, answer *a) {
+    twin buffer[HM_MAX_ARGS] = {0};
+    const hm_op_info *op = hm_op_at(r->op);
+    bool mapped = true, on_device = place == HM_CUDA && hm_worker_device;
     for (int b = 0; b < r->nbuffers; b++) {
-        base[b] = map_guarded(fds[b], r->buffer_size[b]);
+        buffer[b].size = r->buffer_size[b];
+        buffer[b].host = map_guarded(fds[b], buffer[b].size);
+        mapped = mapped && buffer[b].host && (!on_device || put_on_device(&buffer[b], fds[b]));
         close(fds[b]);
-        mapped = mapped && base[b];
     }
-    for (int i = 0; i < op->nargs; i++)
-        hm_arg_tensor(op, r->args, i)->data =
-            mapped && r->buffer_of[i] >= 0 ? base[r->buffer_of[i]] + r->offset[i] : NULL;
+    for (int i = 0; i < op->nargs; i++) {
+        const twin *t = r->buffer_of[i] >= 0 ? &buffer[r->buffer_of[i]] : NULL;
+        unsigned char *base = t && mapped ? on_device ? (unsigned char *)t->device.base : t->host : NULL;
+        hm_arg_tensor(op, r->args, i)->data = base                         ? base + r->offset[i]
+                                              : r->buffer_of[i] == NOWHERE ? nowhere()
+                                                                           : NULL;
+    }
     *a = (answer){.status = HM_NO_MEMORY, .error = "the worker could not map the buffers"};
-    if (mapped) {
-        hm_op_fn *function = (hm_op_fn *)dlsym(library, symbol);
-        const char *(*error)(void) =
-            (const char *(*)(void))dlsym(library, "hm_error"); /* if it builds on libhallmark */
-        a->status = (int)function(r->null_args ? NULL : r->args);
-        snprintf(a->error, sizeof a->error, "%s", a->status && error ? error() : "");
+    if (mapped && place == HM_CUDA && !on_device && library) {
+        a->status = HM_NO_DEVICE; /* ours says so itself, once it has checked its arguments */
+        snprintf(a->error, sizeof a->error, "%s", no_device);
+    } else if (mapped) {
+        call_function(library, op, r->null_args ? NULL : r->args, a);
+        bool done = !on_device || hm_worker_device->finish(a->error, sizeof a->error);
+        for (int b = 0; on_device && done && b < r->nbuffers; b++) done = fetch_from_device(&buffer[b]);
+        if (!done) a->status = ANSWER_DEVICE_LOST;
     }
-    for (int b = 0; b < r->nbuffers; b++)
-        if (base[b]) munmap(base[b] - NO_ACCESS, r->buffer_size[b] + 2 * NO_ACCESS);
+    for (int b = 0; b < r->nbuffers; b++) {
+        if (buffer[b].device.state) hm_worker_device->free(&buffer[b].device);
+        if (buffer[b].host) munmap(buffer[b].host - NO_ACCESS, buffer[b].size + 2 * NO_ACCESS);
+        free(buffer[b].extents);
+    }
 }
 
 void hm_worker_main(int argc, char **argv) {
@@ -141,12 +236,15 @@ void hm_worker_main(int argc, char **argv) {
     static request r;
     static answer a;
     int fds[HM_MAX_ARGS], nfds;
-    void *library = hm_worker_load(argv[2], &h);
-    if (!hm_worker_send(WORKER_FD, &h, sizeof h, NULL, 0) || !library) _exit(0);
+    bool built_in = !strcmp(argv[2], WORKER_CUDA);
+    void *library = built_in ? NULL : hm_worker_load(argv[2], &h);
+    if (built_in) h.place = HM_CUDA;
+    if (h.place == HM_CUDA && (built_in || library)) open_device(&h);
+    if (!hm_worker_send(WORKER_FD, &h, sizeof h, NULL, 0) || !(library || built_in)) _exit(0);
     while (receive(WORKER_FD, &r, sizeof r, fds, &nfds) && nfds == r.nbuffers) {
-        serve(library, &r, fds, &a);
+        serve(library, (hm_place)h.place, &r, fds, &a);
         fflush(NULL);
-        if (!hm_worker_send(WORKER_FD, &a, sizeof a, NULL, 0)) break;
+        if (!hm_worker_send(WORKER_FD, &a, sizeof a, NULL, 0) || a.status == ANSWER_DEVICE_LOST) break;
     }
     _exit(0);
 }

@@ -1,5 +1,23 @@
 # What is installed: two shared libraries, the tool, headers, recorded traces, and how to find them
 # (find_package(hallmark COMPONENTS hallmark certify); hallmark.pc, hallmark-certify.pc). All of it may be moved.
+
+# A folder to be copied to a machine with nothing but libc: the tool, and beside it the libraries that it needs. DT_RPATH, since
+# DT_RUNPATH does not count for what a library needs.
+if(HM_DEVICE)
+    set_target_properties(hallmark-tool PROPERTIES INSTALL_RPATH $ORIGIN)
+    target_link_options(hallmark-tool PRIVATE -Wl,--disable-new-dtags)
+    install(TARGETS hallmark-tool RUNTIME DESTINATION .)
+    install(CODE [[
+        file(GET_RUNTIME_DEPENDENCIES EXECUTABLES $<TARGET_FILE:hallmark-tool> RESOLVED_DEPENDENCIES_VAR libraries
+            UNRESOLVED_DEPENDENCIES_VAR missing PRE_EXCLUDE_REGEXES "^lib(c|m|dl|pthread|rt)\\.so" "^ld-linux")
+        if(missing)
+            message(FATAL_ERROR "These libraries were not found: ${missing}")
+        endif()
+        file(INSTALL DESTINATION "${CMAKE_INSTALL_PREFIX}" TYPE SHARED_LIBRARY FOLLOW_SYMLINK_CHAIN FILES ${libraries})
+    ]])
+    return()
+endif()
+
 include(CMakePackageConfigHelpers)
 
 set_target_properties(hallmark-certify PROPERTIES EXPORT_NAME certify)

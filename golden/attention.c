@@ -12,6 +12,8 @@
  *              (1 + f)(1 + u), whose arguments telescope to m - m_j, counted in 3 (m - s_j).
  *   merging    of partial results, by two levels: weights exp(lse_i - lse'), lse_i being rounded (u (|lse_i| + |m|), where
  *              |lse_i| <= |s_j| + |lse| + |m|) and its logarithm off by f (1 + ln n); exponential, product and division: 3 f.
+ *              The largest weight is 1 but for e^d_j: where scores are so large that this passes e^80 (in binary64:
+ *              e^700), an exponential may overflow, and the head is range-free.
  *   together   |p_j' / p_j - 1| <= eps_j = e^(d_j + merging) (1 + f)^(R + 7) (1 + u)^(R + 4) - 1, and 2^-126 more where f32 may
  *              flush. With p in bf16 a weight is off by 2^-8 more, in N_d alone, or by 2^-134 where that is more. Both
  *              losses are of weights against the kernel's own maximum: if that is the sink, sigma times as much of p_j.
@@ -294,6 +296,7 @@ typedef struct {
     double largest;   /* of them */
     double l, D, lse; /* absolute errors */
     double flush;
+    bool over; /* an exponential may overflow */
 } head_bounds;
 
 static void bounds_of(const head_state *s, hm_class class, head_bounds *b) {
@@ -308,6 +311,7 @@ static void bounds_of(const head_state *s, hm_class class, head_bounds *b) {
     for (int64_t j = 0; j < s->n; j++) {
         double d = u * (fabs(s->s[j]) + m + 3 * (s->m - s->s[j]) + 8 * most) + s->rho[j];
         d += LEVELS * (u * 2 * (fabs(s->s[j]) + lse + m) + f * logs);
+        b->over |= s->s[j] - s->m + d > (b->arithmetic.f32 ? 80 : 700);
         b->eps[j] = (hm_exp(d * GROW) * (1 + 0x1p-48) * steps - 1) * GROW;
         b->largest = fmax(b->largest, b->eps[j]);
         sum += s->p[j] * b->eps[j];
@@ -406,6 +410,7 @@ static hm_status out_row(head_state *s, const hm_attention_call *c, hm_class cla
     for (int64_t d = 0; d < c->value_width && !status; d++) {
         if (s->n == 0 || s->sink - s->m > 600) { /* e^600 and more times the keys' weight: 0 in every dtype */
             point(out, d, 0);
+            if (s->n && range_free) out->flags[d] = HM_GOLD_RANGE_FREE;
             continue;
         }
         double slack, y = value_of(s, c->width, d, &slack), radius = radius_of(s, c, b, class, d, y);
@@ -434,8 +439,8 @@ static hm_status lse_row(const context_t *x, int64_t token, hm_class class, hm_t
             head_bounds b = {.eps = s.a_error};
             double slack = lse_slack(&s);
             bounds_of(&s, class, &b);
-            status =
-                element(&s, c->width, -1, s.lse, slack, b.lse, HM_F32, class != HM_WIDE, range_free, tier, 0, &one);
+            status = element(&s, c->width, -1, s.lse, slack, b.lse, HM_F32, class != HM_WIDE, range_free || b.over,
+                             tier, 0, &one);
         }
         out->mpfr = one.mpfr;
         head_close(&s);
@@ -456,7 +461,7 @@ hm_status hm_attention_golden_row(const void *context, int arg, int64_t row, hm_
         bool range_free = head_scores(&s, c, class);
         head_bounds b = {.eps = s.a_error}; /* has been used up by now */
         bounds_of(&s, class, &b);
-        status = out_row(&s, c, class, &b, range_free, tier, out);
+        status = out_row(&s, c, class, &b, range_free || b.over, tier, out);
     }
     head_close(&s);
     return status;

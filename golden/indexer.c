@@ -277,6 +277,8 @@ static hm_status put_code(const context_t *c, double lo, double hi, double S, hm
                           hm_golden_row *out) {
     uint8_t low[2], high[2];
     bool fnuz = c->rule.codes == HM_F8E4M3FNUZ;
+    if (lo == 0) lo = -0.0; /* a norm's or a rotation's 0 has either sign */
+    if (hi == 0) hi = 0.0;
     hm_fp8_codes_of(&c->rule, lo, S, S, class, low);
     hm_fp8_codes_of(&c->rule, hi, S, S, class, high);
     uint8_t a = low[0], b = high[1];

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- ops ---------------------------------------------------------------------------------------------------------- */
+/* ---- ops --------------------------------------------------------------------------------------------------------- */
 
 static const char *const op_names[HM_MODEL_OPS] = {
 #define OP_NAME(op) [HM_MODEL_##op] = #op,
@@ -55,7 +55,7 @@ void hm_model_call_op(hm_model_batch *b, hm_model_op op, const char *site, int64
              *sentence ? ": " : "", sentence);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 static hm_tensor shape(hm_dtype dtype, int64_t a, int64_t b, int64_t c, int64_t d) {
     const int64_t extents[] = {a, b, c, d};
@@ -160,7 +160,7 @@ int64_t hm_model_slot(const hm_model_batch *b, int64_t place, int64_t at) {
     return hm_model_block(b, place, at / size) * size + at % size;
 }
 
-/* ---- a batch ------------------------------------------------------------------------------------------------------ */
+/* ---- a batch ----------------------------------------------------------------------------------------------------- */
 
 static bool fill_options(hm_model_batch *b, char *why, size_t size) {
     hm_model_options *o = &b->options;

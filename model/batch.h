@@ -68,8 +68,8 @@ void hm_model_call_op(hm_model_batch *b, hm_model_op op, const char *site, int64
 
 /* The rope table; at most once. */
 void hm_model_make_rope(hm_model_batch *b);
-/* The step whose inputs are in b->in: afterwards b->scratch.logits has a row for each of its rows, or b->status says why
- * not. */
+/* The step whose inputs are in b->in: afterwards b->scratch.logits has a row for each of its rows, or b->status says
+ * why not. */
 void hm_model_forward(hm_model_batch *b, const hm_model_step *step);
 
 #endif

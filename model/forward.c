@@ -1,7 +1,7 @@
 /* forward.c: one step of the model, op by op. Every number that the model computes is the output of an op: what is done
  * here besides is to name slices of tensors.
  *
- * h, the residual stream, is bf16; so is all that is not said to be f32 or 8 bits. */
+ * The residual stream is bf16, and so is all that is not said to be f32 or 8 bits. */
 #include <hallmark/concat_and_cache_mla.h>
 #include <hallmark/concat_mla_q.h>
 #include <hallmark/cp_gather_indexer_k_quant_cache.h>
@@ -25,7 +25,7 @@
 
 #include "batch.h"
 
-/* ---- slices: the same memory, seen otherwise ------------------------------------------------------------------------ */
+/* ---- slices: the same memory, seen otherwise --------------------------------------------------------------------- */
 
 static hm_tensor first_rows(hm_tensor t, int64_t rows) {
     t.shape[0] = rows;
@@ -61,7 +61,7 @@ static hm_tensor with_one(hm_tensor t, int d) {
     return t;
 }
 
-/* ---- ops with what all calls of this model have in common ------------------------------------------------------------ */
+/* ---- ops with what all calls of this model have in common -------------------------------------------------------- */
 
 #define CALL(op, site, ...) hm_model_call_op(b, HM_MODEL_##op, site, -1, HM_ARGS(op, __VA_ARGS__))
 
@@ -95,7 +95,7 @@ static void rotate(hm_model_batch *b, const char *site, hm_tensor query, hm_tens
          .cos_sin_cache = b->rope, .pairing = pairing);
 }
 
-/* ---- a layer ---------------------------------------------------------------------------------------------------------- */
+/* ---- a layer ----------------------------------------------------------------------------------------------------- */
 
 /* The indexer: which slots each row attends to, s->selected [rows, top_k]; -1: none. It works from the normed input x
  * and the query's latent vector, and keeps keys of 8 bits of its own. */
@@ -132,7 +132,8 @@ static void select_keys(hm_model_batch *b, const hm_model_step *step, const hm_m
 }
 
 /* x = attention(x). Latent attention, absorbed: queries are taken to the latent space of the keys (w_uk), which are the
- * values, too, and what is attended to comes back from there (w_uv). */
+ * values, too, and what is attended to comes back from there (w_uv). Prompts attend to selected keys like all others,
+ * so that the dense op mla_prefill has no place here. */
 static void attention(hm_model_batch *b, const hm_model_step *step, const hm_model_layer *l, const hm_model_inputs *in,
                       const hm_model_scratch *s) {
     const hm_model_sizes *z = &b->model->sizes;
@@ -162,7 +163,7 @@ static void mlp(hm_model_batch *b, const hm_model_layer *l, const hm_model_scrat
     linear(b, "down", s->x, s->gated, l->down);
 }
 
-/* ---- a step ----------------------------------------------------------------------------------------------------------- */
+/* ---- a step ------------------------------------------------------------------------------------------------------ */
 
 /* The inputs and the scratch, cut to the step's rows. */
 static hm_model_inputs inputs_of(const hm_model_batch *b, const hm_model_step *step) {

@@ -11,7 +11,7 @@ typedef struct {
     int64_t chunks, steps;      /* so far in the run */
 } group;
 
-/* ---- inputs of a step ------------------------------------------------------------------------------------------------- */
+/* ---- inputs of a step -------------------------------------------------------------------------------------------- */
 
 /* Row `row` of the step is token `at` of the request in place `place`, which is number n of the step. */
 static void fill_row(group *g, int64_t row, int64_t n, int64_t place, int64_t at, int32_t token) {
@@ -28,7 +28,7 @@ static void fill_blocks(group *g, int64_t n, int64_t place) {
     for (int64_t i = 0; i < g->b->blocks; i++) row[i] = (int32_t)hm_model_block(g->b, place, i);
 }
 
-/* ---- outputs of a step ------------------------------------------------------------------------------------------------ */
+/* ---- outputs of a step ------------------------------------------------------------------------------------------- */
 
 static const float *row_logits(const group *g, int64_t row) {
     return (const float *)g->b->scratch.logits.data + row * g->b->model->sizes.vocab;
@@ -57,7 +57,7 @@ static void predict(group *g, int64_t row, int64_t place) {
 
 static bool done(const hm_model_request *r) { return r->count == r->most || (!r->given && r->next == HM_MODEL_EOS); }
 
-/* ---- prompts, then tokens --------------------------------------------------------------------------------------------- */
+/* ---- prompts, then tokens ---------------------------------------------------------------------------------------- */
 
 /* Reads the prompts from `place` on, as many as fit in a chunk; returns the place behind the last. */
 static int64_t read_prompts(group *g, int64_t place) {
@@ -116,7 +116,7 @@ static hm_status run_group(group *g) {
     return g->b->status;
 }
 
-/* ---- a run ------------------------------------------------------------------------------------------------------------ */
+/* ---- a run ------------------------------------------------------------------------------------------------------- */
 
 /* Is what one request asks for in range? */
 static hm_status check(const hm_model_batch *b, int64_t i, const hm_model_request *r, char *why, size_t size) {

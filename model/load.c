@@ -7,7 +7,7 @@
 
 #include "weights.h"
 
-/* ---- sizes: the file's metadata --------------------------------------------------------------------------------- */
+/* ---- sizes: the file's metadata ---------------------------------------------------------------------------------- */
 
 static bool read_size(const hm_safetensors *file, const char *key, int64_t largest, int64_t *to, char *why,
                       size_t size) {
@@ -57,7 +57,7 @@ static bool read_sizes(const hm_safetensors *file, hm_model_sizes *z, char *why,
     return false;
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------------------------ */
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     hm_model *model;

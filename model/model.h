@@ -7,23 +7,24 @@
  *     hm_model_request request = {.prompt = ids, .prompt_length = 33, .most = 100, .out = new_ids};
  *     hm_status status = hm_model_run(batch, 1, &request, NULL, why, sizeof why);       new_ids[0 .. request.count - 1]
  *
- * load.c     weights and words, each checked
+ * load.c     weights, each checked
  * batch.c    memory of a batch: caches, block tables, scratch; the table of functions and the observer
  * forward.c  the layers, op by op: for prompts (prefill) and for one token of each request (decode)
  * generate.c greedy decoding and given tokens
- * problems.c the word problems of problems.jsonl
+ * problems.c words, and the word problems of problems.jsonl
  * record.c   recorded calls as a trace
  *
- * A model is read only and may serve many batches, each on a thread of its own, which is also the fastest way to run many
- * requests: inside a thread of the caller's the ops use no further threads. What a batch computes is a pure function of
- * the weights, the requests and the functions in the table; with functions whose rows do not depend on each other (all of
- * ref's) the bits are the same for any thread count, batch, chunk and block size. Nothing here prints or exits. */
+ * A model is read only and may serve many batches, each on a thread of its own, which is also the fastest way to run
+ * many requests: inside a thread of the caller's the ops use no further threads. What a batch computes is a pure
+ * function of the weights, the requests and the functions in the table; with functions whose rows do not depend on each
+ * other (all of ref's) the bits are the same for any thread count, batch, chunk and block size. Nothing here prints or
+ * exits. */
 #ifndef HM_MODEL_H
 #define HM_MODEL_H
 
 #include <hallmark/op.h>
 
-/* ---- the model ------------------------------------------------------------------------------------------------------*/
+/* ---- the model --------------------------------------------------------------------------------------------------- */
 
 enum { HM_MODEL_PAD = 0, HM_MODEL_BOS, HM_MODEL_SEP, HM_MODEL_EOS }; /* ids of the marks */
 
@@ -44,24 +45,24 @@ hm_model *hm_model_open(const char *path, char *why, size_t size);
 void hm_model_close(hm_model *model); /* NULL is fine */
 const hm_model_sizes *hm_model_sizes_of(const hm_model *model);
 
-/* The words of vocab.json, a list of at most `vocab` strings. NULL with one sentence in why. */
+/* The words of vocab.json, a list of strings. NULL with one sentence in why. */
 typedef struct hm_vocab hm_vocab;
 hm_vocab *hm_vocab_open(const char *path, char *why, size_t size);
 void hm_vocab_close(hm_vocab *vocab);
 int64_t hm_vocab_count(const hm_vocab *vocab);
 const char *hm_vocab_word(const hm_vocab *vocab, int64_t id); /* NULL if there is none */
 
-/* ---- whose functions, and who looks on ------------------------------------------------------------------------------*/
+/* ---- whose functions, and who looks on --------------------------------------------------------------------------- */
 
 /* The ops that the model is made of. */
-#define HM_MODEL_OP_LIST(X)                                                                                      \
-    X(rope_table)                                                                                                \
-    X(embedding)                                                                                                 \
-    X(rms_norm)                                                                                                  \
-    X(fused_add_rms_norm) X(linear) X(rotary_embedding) X(concat_mla_q) X(concat_and_cache_mla) X(layer_norm)    \
-        X(quant_fp8_group) X(index_weights) X(indexer_k_quant_and_cache) X(cp_gather_indexer_k_quant_cache)      \
-            X(fp8_mqa_logits) X(fp8_paged_mqa_logits) X(top_k_per_row) X(translate_indices) X(sparse_mla_decode) \
-                X(silu_and_mul)
+/* clang-format off */
+#define HM_MODEL_OP_LIST(X) \
+    X(rope_table) X(embedding) X(rms_norm) X(fused_add_rms_norm) \
+    X(linear) X(rotary_embedding) X(concat_mla_q) X(concat_and_cache_mla) \
+    X(layer_norm) X(quant_fp8_group) X(index_weights) X(indexer_k_quant_and_cache) \
+    X(cp_gather_indexer_k_quant_cache) X(fp8_mqa_logits) X(fp8_paged_mqa_logits) X(top_k_per_row) \
+    X(translate_indices) X(sparse_mla_decode) X(silu_and_mul)
+/* clang-format on */
 
 typedef enum {
 #define HM_MODEL_OP_ENUM(op) HM_MODEL_##op,
@@ -87,9 +88,10 @@ typedef struct {
 
 void hm_model_call_name(const hm_model_call *call, char *name, size_t size); /* at most 64 bytes with the 0 */
 
-/* A function that stands for an op. args is const hm_<op>_args *, complete and legal. It returns a status, and where that
- * is not HM_OK a sentence in why ("" if it has none): the run ends there. Behind each buffer lie as many bytes again that
- * belong to nobody, so that a faulty function that stores elements twice as wide as the contract says does no harm. */
+/* A function that stands for an op. args is const hm_<op>_args *, complete and legal. It returns a status, and where
+ * that is not HM_OK a sentence in why ("" if it has none): the run ends there. Behind each buffer lie as many bytes
+ * again that belong to nobody, so that a faulty function that stores elements twice as wide as the contract says does
+ * no harm. */
 typedef struct {
     hm_status (*run)(void *with, const hm_model_call *call, const void *args, char *why, size_t size);
     void *with;
@@ -106,7 +108,7 @@ typedef struct {
     void *with;
 } hm_model_observer;
 
-/* ---- running it -----------------------------------------------------------------------------------------------------*/
+/* ---- running it -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     int64_t requests;   /* that are decoded together; 0 means 64 */
@@ -119,8 +121,9 @@ typedef struct {
     hm_model_observer observer;
 } hm_model_options;
 
-/* Everything that a run needs is allocated here. NULL with one sentence in why. The rope table is made here too, through
- * the table of functions: an observer sees it as "rope_table". The options are copied; the model has to outlive it. */
+/* Everything that a run needs is allocated here. NULL with one sentence in why. The rope table is made here too,
+ * through the table of functions: an observer sees it as "rope_table". The options are copied; the model has to outlive
+ * it. */
 typedef struct hm_model_batch hm_model_batch;
 hm_model_batch *hm_model_batch_new(const hm_model *model, const hm_model_options *options, char *why, size_t size);
 void hm_model_batch_free(hm_model_batch *batch); /* NULL is fine */
@@ -147,12 +150,12 @@ typedef struct {
 
 /* Runs n requests, options.requests at a time: their prompts in chunks (prefill: gathered keys), then one token a step
  * for all that are not done (decode: paged keys). The blocks of requests lie in the caches in a fixed scattered order.
- * Caches and scratch are zero when a group of requests starts. Any status but HM_OK comes with one sentence, which names
- * layer and op where an op failed: "layer 2, top_k_per_row (d17.l2.top_k): bad_value: ...". */
+ * Caches and scratch are zero when a group of requests starts. Any status but HM_OK comes with one sentence, which
+ * names layer and op where an op failed: "layer 2, top_k_per_row (d17.l2.top_k): bad_value: ...". */
 hm_status hm_model_run(hm_model_batch *batch, int64_t n, hm_model_request *requests, const hm_model_logits *logits,
                        char *why, size_t size);
 
-/* ---- problems -------------------------------------------------------------------------------------------------------*/
+/* ---- problems ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     int64_t id, difficulty, position; /* position: rotary position of <bos> ("offset" in the file) */
@@ -170,7 +173,7 @@ const hm_problem *hm_problems_at(const hm_problems *problems, int64_t i);
 /* The digits behind the last "####" of an answer, as text; false if it has none. */
 bool hm_model_answer(const hm_vocab *vocab, const int32_t *tokens, int64_t count, char *answer, size_t size);
 
-/* ---- recording ------------------------------------------------------------------------------------------------------*/
+/* ---- recording --------------------------------------------------------------------------------------------------- */
 
 /* An observer that keeps the calls whose `want` is true (NULL: all) as a trace: bytes that were recorded before are
  * shared through views. */

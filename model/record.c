@@ -38,7 +38,7 @@ hm_model_recorder *hm_model_recorder_new(bool (*want)(void *with, const hm_model
     return r;
 }
 
-/* ---- while the model runs ------------------------------------------------------------------------------------------- */
+/* ---- while the model runs ---------------------------------------------------------------------------------------- */
 
 static void keep(hm_model_recorder *r, const char *prefix, const char *name, const hm_tensor *t) {
     int64_t width = (int64_t)hm_dtype_size(t->dtype), elements = 1, dense = 1;
@@ -110,7 +110,7 @@ hm_model_observer hm_model_recorder_observer(hm_model_recorder *recorder) {
     return (hm_model_observer){.before = before, .after = after, .with = recorder};
 }
 
-/* ---- which bytes are there already ---------------------------------------------------------------------------------- */
+/* ---- which bytes are there already ------------------------------------------------------------------------------- */
 
 /* Does b's copy hold the elements of a, where a lay? */
 static bool holds(const kept *b, const kept *a) {
@@ -155,7 +155,7 @@ static void share(hm_model_recorder *r) {
     free(order);
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 static json_t *call_at(const hm_model_recorder *r, int call) { return json_array_get(r->calls, (size_t)call); }
 

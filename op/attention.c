@@ -1,6 +1,7 @@
 #include "attention.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "check.h"
 #include "dtype.h"
@@ -97,7 +98,9 @@ void hm_attention_key(const hm_attention_call *c, int64_t token, int64_t place, 
     }
     for (int64_t d = 0; d < HM_MLA_LATENT; d++)
         to[d] = hm_mla_dequantised(c->pages.dequant, row[d], hm_mla_scale_of(row, d / HM_MLA_TILE));
-    hm_load_row(HM_BF16, row + HM_MLA_ROPE_AT, 1, HM_MLA_ROPE, to + HM_MLA_LATENT);
+    uint16_t rope[HM_MLA_ROPE]; /* bytes may begin anywhere */
+    memcpy(rope, row + HM_MLA_ROPE_AT, sizeof rope);
+    hm_load_row(HM_BF16, rope, 1, HM_MLA_ROPE, to + HM_MLA_LATENT);
 }
 
 void hm_attention_query(const hm_attention_call *c, int64_t token, int64_t head, double *to) {

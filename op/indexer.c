@@ -1,5 +1,6 @@
 #include "indexer.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "check.h"
@@ -175,7 +176,7 @@ static hm_status check_shapes(const hm_indexer_args *a, const hm_indexer_cache *
     return hm_check_extent(op, "indices", &a->indices, 2, 0, tokens, "the tokens of q");
 }
 
-/* What the steps say of the integers that they are given: the arguments have the same names there. */
+/* What the steps say of the integers that they are given: these arguments have the same names there. */
 static hm_status check_values(const hm_indexer_args *a) {
     if (a->q.place != HM_HOST) return HM_OK; /* to look at them would wait for the device */
     for (int64_t t = 0; t < a->positions.shape[0]; t++) {
@@ -193,7 +194,12 @@ static hm_status check_values(const hm_indexer_args *a) {
     memset(s.score.q.stride, 0, sizeof s.score.q.stride),
         memset(s.score.weights.stride, 0, sizeof s.score.weights.stride);
     hm_status status = hm_indexer_k_quant_and_cache_check(&s.write);
-    return status ? status : hm_fp8_paged_mqa_logits_check(&s.score);
+    if (!status) status = hm_fp8_paged_mqa_logits_check(&s.score);
+    if (!status) return HM_OK;
+    char sentence[512]; /* in the name of this op */
+    const char *behind = strstr(hm_error(), ": ");
+    snprintf(sentence, sizeof sentence, "%s", behind ? behind + 2 : hm_error());
+    return hm_fail(status, "%s: %s", op, sentence);
 }
 
 hm_status hm_indexer_read(const hm_indexer_args *args, hm_indexer_args *a) {

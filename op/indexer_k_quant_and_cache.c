@@ -1,53 +1,12 @@
-#include <stdlib.h>
-
 #include "check.h"
 #include "indexer_cache.h"
 #include "op.h"
+#include "slots.h"
 
 static const char op[] = "indexer_k_quant_and_cache";
 static const char *const layout_names[] = {"normal", "shuffle", NULL};
 static const char *const code_format_names[] = {"e4m3", "e4m3fnuz", NULL};
 static const char *const scale_format_names[] = {"f32", "ue8m0", NULL};
-
-static int ascending(const void *x, const void *y) {
-    int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
-    return (a > b) - (a < b);
-}
-
-/* A slot that occurs twice, among those that are not negative. */
-static hm_status check_distinct_slots(const hm_tensor *slots) {
-    int64_t tokens = slots->shape[0], count = 0, i = 1;
-    int64_t *sorted = malloc((size_t)tokens * sizeof *sorted);
-    if (!sorted) return hm_fail(HM_NO_MEMORY, "%s: no memory to compare %lld slots", op, (long long)tokens);
-    for (int64_t t = 0; t < tokens; t++) {
-        int64_t slot = hm_integer_at(slots, t);
-        if (slot >= 0) sorted[count++] = slot;
-    }
-    qsort(sorted, (size_t)count, sizeof *sorted, ascending);
-    while (i < count && sorted[i] != sorted[i - 1]) i++;
-    int64_t twice = i < count ? sorted[i] : -1;
-    free(sorted);
-    return twice < 0 ? HM_OK
-                     : hm_fail(HM_BAD_VALUE, "%s: slot_mapping holds %lld twice; a slot has room for one token", op,
-                               (long long)twice);
-}
-
-static hm_status check_slots(const hm_tensor *slots, int64_t capacity) {
-    int64_t before = -1;
-    bool ascend = true;                        /* as they mostly do: then they are distinct */
-    if (slots->place != HM_HOST) return HM_OK; /* to look at them would wait for the device */
-    for (int64_t t = 0; t < slots->shape[0]; t++) {
-        int64_t slot = hm_integer_at(slots, t);
-        if (slot >= capacity)
-            return hm_fail(HM_BAD_VALUE,
-                           "%s: slot_mapping holds %lld for token %lld; it has to be less than the %lld slots of "
-                           "kv_cache",
-                           op, (long long)slot, (long long)t, (long long)capacity);
-        if (slot < 0) continue;
-        ascend &= slot > before, before = slot;
-    }
-    return ascend ? HM_OK : check_distinct_slots(slots);
-}
 
 hm_status hm_indexer_k_quant_and_cache_read(const hm_indexer_k_quant_and_cache_args *args,
                                             hm_indexer_k_quant_and_cache_args *a, hm_indexer_cache *cache) {
@@ -85,7 +44,7 @@ hm_status hm_indexer_k_quant_and_cache_read(const hm_indexer_k_quant_and_cache_a
     if ((s = hm_check_distinct(op, "kv_cache", &a->kv_cache))) return s;
     if ((s = hm_check_overlap(op, "kv_cache", &a->kv_cache, "k", &a->k, false))) return s;
     if ((s = hm_check_overlap(op, "kv_cache", &a->kv_cache, "slot_mapping", &a->slot_mapping, false))) return s;
-    return check_slots(&a->slot_mapping, cache->num_blocks * cache->block_size);
+    return hm_check_slots(op, &a->slot_mapping, cache->num_blocks * cache->block_size);
 }
 
 hm_status hm_indexer_k_quant_and_cache_check(const hm_indexer_k_quant_and_cache_args *args) {
@@ -94,18 +53,30 @@ hm_status hm_indexer_k_quant_and_cache_check(const hm_indexer_k_quant_and_cache_
     return hm_indexer_k_quant_and_cache_read(args, &full, &cache);
 }
 
+#ifndef HM_HAVE_indexer_k_quant_and_cache_cuda
+hm_status hm_indexer_k_quant_and_cache_cuda(const hm_indexer_k_quant_and_cache_args *args) {
+    hm_status s = hm_indexer_k_quant_and_cache_check(args);
+    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
+}
+#endif
+
 hm_status hm_indexer_k_quant_and_cache(const hm_indexer_k_quant_and_cache_args *args) {
     hm_indexer_k_quant_and_cache_args full;
     hm_indexer_cache cache;
     hm_status s = hm_indexer_k_quant_and_cache_read(args, &full, &cache);
     if (s) return s;
-    if (full.kv_cache.place == HM_CUDA) return hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
+    if (full.kv_cache.place == HM_CUDA) return hm_indexer_k_quant_and_cache_cuda(args);
     return hm_indexer_k_quant_and_cache_ref(args);
 }
 
 static hm_status call_check(const void *args) { return hm_indexer_k_quant_and_cache_check(args); }
 static hm_status call_run(const void *args) { return hm_indexer_k_quant_and_cache(args); }
 static hm_status call_ref(const void *args) { return hm_indexer_k_quant_and_cache_ref(args); }
+#ifdef HM_HAVE_indexer_k_quant_and_cache_cuda
+static hm_status call_cuda(const void *args) { return hm_indexer_k_quant_and_cache_cuda(args); }
+#else
+#define call_cuda NULL
+#endif
 
 #define AT(field) offsetof(hm_indexer_k_quant_and_cache_args, field)
 static const hm_arg_info args[] = {
@@ -135,4 +106,5 @@ const hm_op_info hm_indexer_k_quant_and_cache_info = {
     .check = call_check,
     .run = call_run,
     .ref = call_ref,
+    .cuda = call_cuda,
 };

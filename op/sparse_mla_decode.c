@@ -33,8 +33,10 @@ static hm_status check_indices(const hm_sparse_mla_decode_args *a, const hm_mla_
         for (int64_t i = 0; i < n; i++) {
             int64_t slot = hm_integer_at2(&a->indices, t, i);
             if (slot >= capacity)
-                return hm_fail(HM_BAD_VALUE, "%s: indices holds at place %lld of token %lld the slot %lld; it has to be less than %lld", op,
-                               (long long)i, (long long)t, (long long)slot, (long long)capacity);
+                return hm_fail(
+                    HM_BAD_VALUE,
+                    "%s: indices holds at place %lld of token %lld the slot %lld; it has to be less than %lld", op,
+                    (long long)i, (long long)t, (long long)slot, (long long)capacity);
         }
     }
     return HM_OK;

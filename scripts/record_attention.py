@@ -10,6 +10,9 @@ Needs torch alone; no network. Files written to DIR:
     attention_decode    the same over keys that were gathered from a paged cache by random slots, as sparse_mla_decode; with
                         entries of 656 bytes too, whose codes and scales torch made and torch multiplied
 
+    not_conforming/attention
+                        calls of flash attention on the CPU with the lse that it has
+
 Every head has the same keys, copied for each. A backend that refuses a width is left out. Where a backend has a function that
 returns lse as well, and its out is the same, that lse is recorded. Of long sequences some tokens are kept, each with its key_end.
 Every call states the p that one would expect: f32 for `math` and plain torch, bf16 for kernels that hand the weights to a second
@@ -22,49 +25,29 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trace_file import DTYPES, VIEW_NAMES, Trace, notes_of
+from trace_file import DTYPES, Trace, notes_of
 
 BACKENDS = {"math": SDPBackend.MATH, "flash": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION,
             "cudnn": SDPBackend.CUDNN_ATTENTION}
-HEADS = 2
 SDPA = "torch.nn.functional.scaled_dot_product_attention"
 
 
-class Sharing(Trace):
-    """Bytes that occur twice are stored once."""
-
-    def save(self, path, notes):
-        first = {}
-        for entry in self.calls:
-            prefix = entry["id"] + "/"
-            for name in [name for name in self.tensors if name.startswith(prefix) and not name.endswith(".buf")]:
-                t = self.tensors[name]
-                content = t.dtype, bytes(t.contiguous().reshape(-1).view(torch.uint8).tolist())
-                if not t.numel() or content not in first:
-                    first[content] = name
-                    continue
-                entry.setdefault("views", {})[name[len(prefix):]] = {
-                    "storage": first[content], "dtype": VIEW_NAMES[t.dtype], "offset": 0, "shape": list(t.shape),
-                    "stride": list(t.stride())}
-                del self.tensors[name]
-        super().save(path, notes)
-
-
-def with_lse(backend, device, q, k, v, causal, mask, scale):
+def with_lse(backend, device, q, k, v, causal, mask):
     """(out, lse) of the function behind a backend, or None."""
     aten = torch.ops.aten
     if mask is not None:
         mask = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, -torch.inf)
+        mask = F.pad(mask, (0, -mask.shape[-1] % 16))[..., :mask.shape[-1]]  # rows that begin where kernels ask for it
         mask = mask.expand(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
     try:
         if backend == "flash" and device == "cpu":
-            r = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=mask, scale=scale)
+            r = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=mask)
         elif backend == "flash" and mask is None:
-            r = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
+            r = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False)
         elif backend == "efficient":
-            r = aten._scaled_dot_product_efficient_attention(q, k, v, mask, True, 0.0, causal, scale=scale)
+            r = aten._scaled_dot_product_efficient_attention(q, k, v, mask, True, 0.0, causal)
         elif backend == "cudnn":
-            r = aten._scaled_dot_product_cudnn_attention(q, k, v, mask, True, 0.0, causal, False, scale=scale)
+            r = aten._scaled_dot_product_cudnn_attention(q, k, v, mask, True, 0.0, causal, False)
         else:
             return None
     except (RuntimeError, TypeError) as error:
@@ -80,10 +63,10 @@ def with_lse(backend, device, q, k, v, causal, mask, scale):
     return None
 
 
-def attend(backend, device, q, k, v, causal=False, mask=None, scale=None):
+def attend(backend, device, q, k, v, causal=False, mask=None):
     """out and lse or None, [batch, heads, tokens, ..]; None if the backend refuses."""
     if backend == "softmax":
-        s = q.float() @ k.float().transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        s = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
         if causal:
             mask = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).tril()
         if mask is not None:
@@ -91,11 +74,13 @@ def attend(backend, device, q, k, v, causal=False, mask=None, scale=None):
         return (torch.softmax(s, -1) @ v.float()).to(q.dtype), torch.logsumexp(s, -1)
     try:
         with sdpa_kernel(BACKENDS[backend]):
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     except RuntimeError as error:
         print(f"{backend}, {device}, {tuple(q.shape)}, {tuple(v.shape)}: {str(error).splitlines()[0]}")
         return None
-    both = with_lse(backend, device, q, k, v, causal, mask, scale)
+    both = with_lse(backend, device, q, k, v, causal, mask)
+    if both and not torch.equal(both[0], out):
+        print(f"{backend}, {device}, {tuple(q.shape)}: out is another one where lse is returned")
     return out, both[1] if both and torch.equal(both[0], out) else None
 
 
@@ -103,45 +88,63 @@ def backends_of(device):
     return ("softmax", "math", "flash") if device == "cpu" else ("softmax", *BACKENDS)
 
 
-def attrs_of(backend, scale, **more):
-    return {"scale": scale or 0.0, "p": "f32" if backend in ("softmax", "math") else "bf16", **more}
+def attrs_of(backend, **more):
+    return {"scale": 0.0, "p": "f32" if backend in ("softmax", "math") else "bf16", **more}
 
 
 def source_of(backend):
     return "torch.softmax, torch.logsumexp" if backend == "softmax" else f"{SDPA}, {BACKENDS[backend]}"
 
 
-def prefill(trace, device):
-    kinds = [("causal", 48, 64, 64, None), ("causal", 24, 576, 512, None), ("causal", 40, 128, 128, None),
-             ("causal", 32, 192, 128, None), ("all", 600, 64, 64, 0.3), ("window", 48, 64, 64, None), ("fewer", 40, 64, 64, None)]
-    for name, dtype in list(DTYPES.items())[:2]:
-        for kind, keys, width, values, scale in kinds:
-            tokens = {"all": 5, "fewer": 12}.get(kind, keys)
+def record(trace, rough, backend, device, call, op, attrs, inputs, out, lse):
+    """On the CPU, flash attention takes rough exponentials for 16-bit inputs: that shows in lse, which is recorded apart."""
+    if backend == "flash" and device == "cpu":
+        if rough:
+            rough.call(call, op, source_of(backend), attrs, inputs, {"out": out, "lse": lse})
+        lse = None
+    trace.call(call, op, source_of(backend), attrs, inputs, {"out": out, "lse": lse})
+
+
+# kind, dtypes, heads, keys, width, width of values: small, since every call holds its keys
+PREFILL = [("causal", "bf16 f16", 2, 40, 64, 64), ("causal", "bf16", 2, 24, 128, 128), ("causal", "bf16", 2, 10, 192, 128),
+           ("causal", "bf16 f16", 1, 8, 576, 512), ("long", "bf16", 2, 270, 64, 64), ("window", "bf16", 2, 40, 64, 64),
+           ("fewer", "f16", 2, 40, 64, 64)]
+
+
+def prefill(trace, rough, device):
+    for kind, dtypes, heads, keys, width, values in PREFILL:
+        if device == "cpu" and width > 64:
+            continue
+        for name in dtypes.split():
+            dtype, tokens = DTYPES[name], {"long": 3, "fewer": 12}.get(kind, keys)
             torch.manual_seed(keys + width)
-            q = torch.randn(1, HEADS, tokens, width).to(dtype).to(device)
+            q = torch.randn(1, heads, tokens, width).to(dtype).to(device)
             k1 = torch.randn(keys, width).to(dtype).to(device)
-            k = k1.expand(1, HEADS, keys, width).contiguous()
+            k = k1.expand(1, heads, keys, width).contiguous()
             t, n = torch.arange(tokens), torch.arange(keys)
             start = (t - 10).to(torch.int32) if kind == "window" else None
-            end = (torch.full((tokens,), keys) if kind == "all" else t + 1).to(torch.int32)
+            end = (torch.full((tokens,), keys) if kind == "long" else t + 1).to(torch.int32)
             mask = None
             if kind == "window":
                 mask = ((n >= start[:, None]) & (n < end[:, None])).to(device)
-            kept = sorted({0, 1, tokens // 3, tokens // 2 + 1, tokens - 1})
+            kept = sorted({0, tokens // 2 + 1, tokens - 1})
             for backend in backends_of(device):
-                r = attend(backend, device, q, k, k[..., :values], kind in ("causal", "fewer"), mask, scale)
+                if kind == "long" and backend in ("softmax", "math"):
+                    continue
+                r = attend(backend, device, q, k, k[..., :values], kind in ("causal", "fewer"), mask)
                 if r is None:
                     continue
                 out, lse = (x[0].transpose(0, 1)[kept].contiguous() if x is not None else None for x in r)
                 inputs = {"q": q[0].transpose(0, 1)[kept].contiguous(), "kv": k1, "key_end": end[kept],
                           "key_start": start[kept] if start is not None else None}
-                trace.call(f"{backend}.{name}.{width}.{kind}.{device[:4]}", "mla_prefill", source_of(backend),
-                           attrs_of(backend, scale), inputs, {"out": out, "lse": lse})
-            # Once with the layout that torch has, and without key_end: as many tokens as keys, all kept.
-            if kind == "causal" and width == 64:
+                apart = rough if width == 64 and kind in ("causal", "fewer") else None
+                record(trace, apart, backend, device, f"{backend}.{name}.{width}.{kind}.{device[:4]}", "mla_prefill",
+                       attrs_of(backend), inputs, out, lse)
+            # Once as the tensors lie in torch, and without key_end: as many tokens as keys, all kept.
+            if kind == "causal" and width == 64 and device == "cpu":
                 few = 10
                 r = attend("math", device, q[:, :, :few], k[:, :, :few], k[:, :, :few, :values], True)
-                trace.call(f"math.{name}.{width}.square.{device[:4]}", "mla_prefill", source_of("math"), attrs_of("math", None),
+                trace.call(f"math.{name}.{width}.square.{device[:4]}", "mla_prefill", source_of("math"), attrs_of("math"),
                            {"q": q[0, :, :few].transpose(0, 1), "kv": k1[:few]}, {"out": r[0][0].transpose(0, 1)})
 
 
@@ -155,46 +158,51 @@ def entries_of(latent, rope):
     return torch.cat([p.view(torch.uint8) for p in parts], -1), keys
 
 
+# dtype, heads, width, width of values, block size, blocks, with indices that name no key
+DECODE = [("bf16", 2, 64, 64, 16, 2, False), ("f16", 2, 64, 64, 1, 30, True), ("bf16", 2, 576, 512, 4, 3, True),
+          ("f16", 1, 576, 512, 4, 2, False), ("fp8", 2, 576, 512, 4, 3, True)]
+
+
 def decode(trace, device):
-    tokens, top_k = 4, 20
-    for name, width, values, block_size, blocks in (("bf16", 576, 512, 16, 3), ("f16", 576, 512, 16, 3), ("bf16", 64, 64, 64, 2),
-                                                    ("f16", 64, 64, 1, 90), ("fp8", 576, 512, 16, 3)):
+    top_k = 20
+    for name, heads, width, values, block_size, blocks, holes in DECODE:
+        if device == "cpu" and width > 128 and name != "fp8":
+            continue
+        tokens = 3 if width == 64 else 2
         dtype, capacity = DTYPES["bf16" if name == "fp8" else name], block_size * blocks
         torch.manual_seed(width + capacity)
-        q = torch.randn(tokens, HEADS, width).to(dtype).to(device)
+        q = torch.randn(tokens, heads, width).to(dtype).to(device)
         if name == "fp8":
             cache, rows = entries_of(torch.randn(capacity, 512), torch.randn(capacity, 64).to(dtype))
             cache, rows = cache.reshape(blocks, block_size, 656).to(device), rows.to(device)
         else:
             rows = torch.randn(capacity, width).to(dtype).to(device)
             cache = rows.reshape(blocks, block_size, width)
-        whole = torch.randint(0, capacity, (tokens, top_k), dtype=torch.int32)
-        holes = torch.where(torch.rand(tokens, top_k) < 0.3, -1, whole)
-        sink = torch.tensor([0.5, 3.0])
-        for kind, indices in (("all", whole), ("holes", holes)):
-            k1 = rows.index_select(0, indices.clamp(min=0).reshape(-1).to(device)).reshape(tokens, 1, top_k, width)
-            k = k1.expand(tokens, HEADS, top_k, width).contiguous()
-            mask = (indices >= 0)[:, None, None].to(device) if kind == "holes" else None
-            for backend in backends_of(device):
-                r = attend(backend, device, q[:, :, None], k, k[..., :values], mask=mask)
-                if r is None:
-                    continue
-                out, lse = (x.squeeze(2).contiguous() if x is not None else None for x in r)
-                inputs = {"q": q, "kv_cache": cache, "indices": indices}
-                more = {"dequant": "f32"}
-                call = f"{backend}.{name}.{width}.{kind}.{device[:4]}"
-                trace.call(call, "sparse_mla_decode", source_of(backend), attrs_of(backend, None, **more), inputs,
-                           {"out": out, "lse": lse})
-                if backend != "softmax":
-                    continue
-                # A sink as one more logit, which softmax drops again: what models with sinks do.
-                s = q[:, :, None].float() @ k.float().transpose(-1, -2) * width ** -0.5
-                if mask is not None:
-                    s = s.masked_fill(~mask, -torch.inf)
-                s = torch.cat((s, sink.to(device)[:, None, None].expand(tokens, HEADS, 1, 1)), -1)
-                out = (torch.softmax(s, -1)[..., :-1] @ k[..., :values].float()).to(dtype)
-                trace.call(call.replace("softmax", "sink"), "sparse_mla_decode", "torch.softmax", attrs_of(backend, None, **more),
-                           {**inputs, "attn_sink": sink}, {"out": out.squeeze(2), "lse": lse})
+        indices = torch.randint(0, capacity, (tokens, top_k), dtype=torch.int32)
+        if holes:
+            indices = torch.where(torch.rand(tokens, top_k) < 0.3, -1, indices)
+        sink = torch.tensor([0.5, 3.0][:heads])
+        k1 = rows.index_select(0, indices.clamp(min=0).reshape(-1).to(device)).reshape(tokens, 1, top_k, width)
+        k = k1.expand(tokens, heads, top_k, width).contiguous()
+        mask = (indices >= 0)[:, None, None].to(device) if holes else None
+        inputs = {"q": q, "kv_cache": cache, "indices": indices}
+        for backend in backends_of(device):
+            r = attend(backend, device, q[:, :, None], k, k[..., :values], mask=mask)
+            if r is None:
+                continue
+            out, lse = (x.squeeze(2).contiguous() if x is not None else None for x in r)
+            call, attrs = f"{backend}.{name}.{width}.{device[:4]}", attrs_of(backend, dequant="f32")
+            record(trace, None, backend, device, call, "sparse_mla_decode", attrs, inputs, out, lse)
+            if backend != "softmax":
+                continue
+            # A sink as one more logit, which softmax drops again: what models with sinks do.
+            s = q[:, :, None].float() @ k.float().transpose(-1, -2) * width ** -0.5
+            if mask is not None:
+                s = s.masked_fill(~mask, -torch.inf)
+            s = torch.cat((s, sink.to(device)[:, None, None].expand(tokens, heads, 1, 1)), -1)
+            out = (torch.softmax(s, -1)[..., :-1] @ k[..., :values].float()).to(dtype)
+            trace.call(call.replace("softmax", "sink"), "sparse_mla_decode", "torch.softmax", attrs, {**inputs, "attn_sink": sink},
+                       {"out": out.squeeze(2), "lse": lse})
 
 
 def main():
@@ -206,12 +214,13 @@ def main():
     device = "cpu" if options.cpu else options.device
     torch.backends.cuda.matmul.allow_tf32 = False
     notes = notes_of("record_attention.py", device)
-    first, second = Sharing(), Sharing()
+    first, second, rough = Trace(), Trace(), Trace()
     for place in dict.fromkeys(("cpu", device)):
-        prefill(first, place)
+        prefill(first, rough, place)
         decode(second, place)
     first.save(options.out / "attention_prefill.safetensors", notes)
     second.save(options.out / "attention_decode.safetensors", notes)
+    rough.save(options.out / "not_conforming" / "attention.safetensors", notes)
 
 
 if __name__ == "__main__":

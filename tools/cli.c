@@ -127,8 +127,8 @@ enum { KEY_CLASS = 256, KEY_REQUIRE, KEY_ISA, KEY_TIMEOUT, KEY_STRICT, KEY_OUT, 
 
 static const struct argp_option run_options[] = {
     {"impl", 'i', "IMPL", 0, "ref, cpu, cuda, fault:ID, variant:ID, or a plug-in: a path that ends in .so", 0},
-    {"class", KEY_CLASS, "C", 0, "Required class: wide, chain64, chain512, any; or OP=C,OP=C (default: each op's own)",
-     0},
+    {"class", KEY_CLASS, "C", 0,
+     "Required class: wide, chain64, chain512, any, tc23, tc13; or OP=C,OP=C (default: each op's own)", 0},
     {"require", KEY_REQUIRE, "invariance", 0, "A result that differs between runs, rows alone or batches is a failure",
      0},
     {"isa", KEY_ISA, "ISA", 0, "Cap the instruction set: sse2, avx2, avx512 (speed only, never results)", 0},
@@ -248,7 +248,8 @@ int hm_run_finish(const hm_run_options *o, hm_report *r) {
         hm_status status = hm_report_write(r, o->out, why, sizeof why);
         if (status != HM_OK) hm_die(status == HM_INTERNAL ? HM_EXIT_INTERNAL : HM_EXIT_USAGE, "%s", why);
         fflush(stdout);
-        fprintf(stderr, "%s: wrote certificate.json, junit.xml and summary.md in %s\n", verb, o->out);
+        fprintf(stderr, "%s: wrote certificate.json%s and summary.md in %s\n", verb,
+                hm_report_has_junit() ? ", junit.xml" : "", o->out);
     }
     return code;
 }

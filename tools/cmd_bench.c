@@ -1,5 +1,6 @@
 /* hallmark bench: times what certifies. Caches are swept before every timed run; the ceiling is a parallel memcpy that
- * moves as many bytes, timed in turn with the op, so that the share of it survives a change of machine. */
+ * moves as many bytes, timed in turn with the op, so that the share of it survives a change of machine. On a CUDA
+ * device (bench_cuda.cu) calls are replayed as a graph, on buffers in turn, against a copy by the device. */
 #include <jansson.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include "../certify/embedded.h"
 #include "../certify/rows.h"
 #include "../op/check.h"
+#include "bench_cuda.h"
 #include "cli.h"
 
 enum { MAX_RUNS = 1000, MIN_RUNS = 5, GOLDEN_RUNS = 3, MAX_CASES = 256 };
@@ -35,6 +37,8 @@ typedef struct {
     unsigned char *sweep, *from, *to; /* sweep_size bytes; copy_size bytes each */
     size_t sweep_size, copy_size;
     int timed, failed, absent;
+    bool on_device;
+    hm_cuda_ceilings device;
 } session;
 
 /* ---- measuring ----------------------------------------------------------------------------------------------------
@@ -81,6 +85,21 @@ static double time_run(session *s, hm_call *call, hm_run *run) {
     return hm_seconds() - start;
 }
 
+/* Of an argument that is changed in part (a cache): what the run that certified it changed. */
+static size_t changed_bytes(const hm_call *call, int i) {
+    const hm_tensor *now = hm_arg_tensor(call->op, call->args, i), *was = hm_arg_tensor(call->op, call->golden_args, i);
+    int64_t rows = hm_row_count(now), n = now->shape[now->ndim - 1], step = now->stride[now->ndim - 1];
+    int64_t size = (int64_t)hm_dtype_size(now->dtype);
+    size_t bytes = 0;
+    for (int64_t row = 0; row < rows && n > 0; row++) {
+        const char *at = (const char *)now->data + hm_row_offset(now, row) * size,
+                   *before = (const char *)was->data + hm_row_offset(was, row) * size;
+        for (int64_t k = 0; k < n; k++)
+            for (int64_t b = 0; b < size; b++) bytes += at[k * step * size + b] != before[k * size + b];
+    }
+    return bytes;
+}
+
 /* Bytes that any implementation must move: every input element read once, every output element written once. */
 static size_t least_bytes(const hm_call *call) {
     size_t bytes = 0;
@@ -92,7 +111,7 @@ static size_t least_bytes(const hm_call *call) {
             n *= d == 0 && call->sparse[i] ? (size_t)call->live_count[i]
                                            : extent; /* of a large table the rows that are named */
         }
-        bytes += call->op->args[i].direction == HM_INOUT ? 2 * n : n;
+        bytes += call->op->args[i].direction == HM_INOUT ? changed_bytes(call, i) : n;
     }
     return bytes;
 }
@@ -201,6 +220,69 @@ static void print_row(session *s, const hm_call *call, const char *line, size_t 
                  speed, ceiling, 100 * speed / ceiling, op.runs, golden, line);
 }
 
+/* ---- on a device --------------------------------------------------------------------------------------------------
+ */
+
+#ifdef HM_HAVE_CUDA
+static void open_device(session *s) {
+    char why[256];
+    if (!hm_cuda_bench_open(&s->device, why, sizeof why)) {
+        fprintf(stderr, "nothing can be timed: %s\n", why);
+        exit(HM_EXIT_NOTHING);
+    }
+}
+
+static void time_on_device(session *s, const hm_call *call, size_t bytes, const char *line) {
+    static hm_cuda_times times;
+    char why[256];
+    hm_cuda_bench_input input = {.op = call->op, .args = call->args, .buffers = call->nbuffers, .least_bytes = bytes};
+    for (int b = 0; b < call->nbuffers; b++)
+        input.buffer[b] = call->buffer[b].base, input.buffer_size[b] = call->buffer[b].size;
+    for (int i = 0; i < call->op->nargs; i++) {
+        input.buffer_of[i] = call->buffer_of[i];
+        if (call->buffer_of[i] >= 0) input.offset[i] = call->buffer[call->buffer_of[i]].offset[i];
+    }
+    if (!hm_cuda_bench_call(&input, s->options->seconds, &times, why, sizeof why))
+        hm_die(HM_EXIT_INTERNAL, "the case '%s': %s", line, why);
+    timing op = timing_of(times.plain, times.runs), pdl = timing_of(times.pdl, times.runs),
+           copy = timing_of(times.copy, times.runs);
+    double speed = (double)bytes / op.median;
+    if (s->options->json) {
+        json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "op",
+                              call->op->name, "case", call->name, "impl", s->impl->name, "device", s->device.device,
+                              "replays", op.runs, "sets", times.sets, "bytes", (json_int_t)bytes, "seconds_q1", op.q1,
+                              "seconds_median", op.median, "seconds_q3", op.q3, "seconds_pdl", pdl.median,
+                              "copy_seconds", copy.median, "gb_per_s", 1e-9 * speed, "share", copy.median / op.median,
+                              "large_copy_share", speed / s->device.copy);
+        char *text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(6));
+        if (!text) hm_die(HM_EXIT_INTERNAL, "out of memory");
+        puts(text);
+        free(text);
+        json_decref(j);
+        return;
+    }
+    hm_table_row(s->table, "%.2f\t%.2f..%.2f\t%.2f\t%.0f\t%.2f\t%.1f %%\t%.1f %%\t%d\t%s", 1e6 * op.median, 1e6 * op.q1,
+                 1e6 * op.q3, 1e6 * pdl.median, 1e-9 * speed, 1e6 * copy.median, 100 * copy.median / op.median,
+                 100 * speed / s->device.copy, times.sets, line);
+}
+
+static void print_device(const session *s) {
+    const hm_cuda_ceilings *d = &s->device;
+    printf("%s on %s, by graph replay\n", s->impl->name, d->device);
+    printf(
+        "2 GiB: copy %.0f GB/s (read and written), read %.0f, write %.0f; an empty kernel %.2f us, with pdl %.2f, "
+        "alone in "
+        "its graph %.2f\n",
+        1e-9 * d->copy, 1e-9 * d->read, 1e-9 * d->write, 1e6 * d->empty, 1e6 * d->empty_pdl, 1e6 * d->empty_alone);
+}
+#else
+static void open_device(session *s) { (void)s; }
+static void time_on_device(session *s, const hm_call *call, size_t bytes, const char *line) {
+    (void)s, (void)call, (void)bytes, (void)line;
+}
+static void print_device(const session *s) { (void)s; }
+#endif
+
 /* What does not certify is not timed. */
 static bool certified(session *s, hm_call *call) {
     hm_judge_options judge = hm_run_judge_options(&s->options->run, call->op);
@@ -234,7 +316,14 @@ static void bench_case(session *s, const char *line) {
     }
     if (hm_call_from_case(&spec, &call, why, sizeof why) != HM_OK)
         hm_die(HM_EXIT_USAGE, "the case '%s' cannot be set up: %s", line, why);
-    if (certified(s, call)) {
+    if (s->on_device) {
+        if (certified(s, call)) {
+            size_t bytes = least_bytes(call);
+            hm_call_reset(call);
+            time_on_device(s, call, bytes, line);
+            s->timed++;
+        }
+    } else if (certified(s, call)) {
         size_t bytes = least_bytes(call);
         int runs = 0;
         grow_copy(s, bytes / 2); /* a copy of half as many bytes reads and writes that many */
@@ -256,7 +345,8 @@ static void bench_case(session *s, const char *line) {
     hm_progress_step(&s->progress, line);
 }
 
-/* Runs do for every line of the embedded lists (tests/perf/<op>.bench): case lines, '#' begins a comment. */
+/* Runs do for every line of the embedded lists (tests/perf/<op>.bench): case lines, '#' begins a comment, and "device "
+ * one that is too large for a host. */
 static void each_default(session *s, void (*visit)(session *, const char *)) {
     for (int i = 0; i < hm_embedded_count; i++) {
         const char *dot = strrchr(hm_embedded[i].name, '.');
@@ -266,7 +356,8 @@ static void each_default(session *s, void (*visit)(session *, const char *)) {
             size_t n = strcspn(p, "\n");
             snprintf(line, sizeof line, "%.*s", (int)n, p);
             p += n + (p[n] == '\n');
-            if (*line && *line != '#') visit(s, line);
+            bool large = !strncmp(line, "device ", 7);
+            if (*line && *line != '#' && (!large || s->on_device)) visit(s, large ? line + 7 : line);
         }
     }
 }
@@ -315,6 +406,11 @@ static const char about[] =
     "GB/s counts the bytes that must move: each input element once, each output element once. The ceiling is a memcpy "
     "of as "
     "many bytes on as many threads, timed in turn with the op. The spread is from the first to the third quartile.\n\n"
+    "--impl cuda: one call in a graph of many that is replayed, on up to 64 sets of buffers in turn, which are larger "
+    "than the "
+    "device's cache together; pdl: the same with programmatic dependent launch. copy: as many bytes, in the same way; "
+    "share: "
+    "its time over the op's.\n\n"
     "A case that does not certify is not timed (exit 1). The time of a plug-in includes the round trip to its process.";
 
 int hm_cmd_bench(int argc, char **argv) {
@@ -341,16 +437,24 @@ int hm_cmd_bench(int argc, char **argv) {
     s.sweep_size = 2 * (l3 < least ? least : l3 > most ? most : l3);
     s.sweep = calloc(s.sweep_size, 1);
     if (!s.sweep) hm_die(HM_EXIT_INTERNAL, "no memory for the cache sweep");
+    s.on_device = s.impl->place == HM_CUDA;
+    if (s.on_device && !s.impl->ours)
+        hm_die(HM_EXIT_USAGE, "bench times plug-ins on the host only, and %s is for cuda", s.impl->name);
+    if (s.on_device) open_device(&s);
     s.table = hm_table_new(
-        o.golden ? ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\t>golden ms\t>judge ms\t>per ref\tcase"
-                 : ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\tcase");
+        s.on_device ? ">us\t>quartiles\t>pdl us\t>GB/s\t>copy us\t>share\t>of 2 GiB copy\t>sets\tcase"
+        : o.golden  ? ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\t>golden ms\t>judge ms\t>per ref\tcase"
+                    : ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\tcase");
     s.progress = hm_progress_start("bench", o.ncases);
     if (!o.ncases) each_default(&s, count);
     for (int i = 0; i < o.ncases && !hm_interrupted(); i++) bench_case(&s, o.cases[i]);
     if (!o.ncases) each_default(&s, bench_case);
     hm_progress_clear(&s.progress);
     if (!o.json) {
-        printf("%s on %d threads, %s, caches swept before every run\n", s.impl->name, omp_get_max_threads(), hm_isa());
+        if (s.on_device) print_device(&s);
+        else
+            printf("%s on %d threads, %s, caches swept before every run\n", s.impl->name, omp_get_max_threads(),
+                   hm_isa());
         hm_table_print(s.table, stdout);
     }
     if (hm_interrupted()) hm_interrupted_exit("while timing");

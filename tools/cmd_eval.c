@@ -260,6 +260,9 @@ int hm_cmd_eval(int argc, char **argv) {
         hm_die(HM_EXIT_USAGE, "--fault replaces an op of ref: it goes with no other --impl (this is %s)", o.impl);
     if (o.table && (o.impl || o.nfaults || o.bisect || o.json))
         hm_die(HM_EXIT_USAGE, "--table says what to run: it goes with none of --impl, --fault, --bisect, --json");
+#ifdef HM_DEVICE /* no libxml2 */
+    if (o.table) hm_die(HM_EXIT_USAGE, "--table is not in a build for the device");
+#endif
     if (o.bisect && !o.legal) hm_die(HM_EXIT_USAGE, "--bisect needs a noise floor: --legal must not be 0");
     if (o.legal == 1 || o.legal == 2)
         hm_die(HM_EXIT_USAGE, "--legal is %d, but must be 0 or 3 to %d", o.legal, HM_EVAL_LEGAL);
@@ -285,7 +288,11 @@ int hm_cmd_eval(int argc, char **argv) {
     int64_t *problem = hm_eval_order(all);
     if (!problem) hm_die(HM_EXIT_INTERNAL, "out of memory");
     hm_interruptible();
+#ifdef HM_DEVICE
+    int code = run_one(&o, e, &path, problem, n);
+#else
     int code = o.table ? eval_table(e, &o, problem, n) : run_one(&o, e, &path, problem, n);
+#endif
     free(problem);
     for (int i = 0; i < o.nfaults; i++) free((char *)o.fault[i]);
     hm_eval_close(e);

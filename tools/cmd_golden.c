@@ -9,8 +9,9 @@
 #include "golden_file.h"
 
 /* Cases with rows longer than LONGEST are left out of --make: one of them would take as much room as fifty others. Rows
- * of bytes may be as long as an entry of the latent attention's cache. */
-enum { MAX_CASES = 256, LONGEST = 520, LONGEST_U8 = 656 };
+ * of bytes may be as long as an entry of the latent attention's cache. Of a suite with more than MOST cases, about MOST
+ * are kept, evenly spread over it. */
+enum { MAX_CASES = 256, LONGEST = 520, LONGEST_U8 = 656, MOST = 400 };
 
 typedef struct {
     const char *class, *out, *check, *make, *op, *call;
@@ -73,7 +74,7 @@ static int from_trace(const golden_options *o) {
 typedef struct {
     hm_golden_file *b;
     hm_progress progress;
-    int64_t left_out;
+    int64_t at, cases, left_out;
 } making;
 
 static int make_case(const hm_case_spec *spec, void *context) {
@@ -85,7 +86,9 @@ static int make_case(const hm_case_spec *spec, void *context) {
         too_long |= n > (spec->dtype[i] == HM_U8 ? LONGEST_U8 : LONGEST);
         for (int d = 0; d < spec->ndim[i]; d++) empty |= spec->shape[i][d] == 0;
     }
+    int64_t at = m->at++;
     if (spec->expect != HM_OK || empty) return 0;
+    if (m->cases > MOST && at * MOST / m->cases == (at + 1) * MOST / m->cases) return 0;
     if (too_long) return m->left_out++, 0;
     hm_golden_file_add_case(m->b, spec, NULL, true, false);
     hm_progress_step(&m->progress, spec->line);
@@ -95,6 +98,7 @@ static int make_case(const hm_case_spec *spec, void *context) {
 static int count_case(const hm_case_spec *spec, void *context) {
     (void)spec;
     ((making *)context)->progress.total++;
+    ((making *)context)->cases++;
     return 0;
 }
 

@@ -89,13 +89,13 @@ static void complete(const session *s, hm_trace_call *c) {
 
 /* ---- words -------------------------------------------------------------------------------------------------- */
 
-/* "bf16, weight f32": the first input's dtype, and every input whose dtype differs from it. */
+/* "bf16, weight f32": the dtype of the first input that is there, and every later one whose dtype differs from it. */
 static void dtype_text(const hm_trace_call *c, char *text, size_t size) {
     hm_dtype first = HM_DTYPE_NONE;
     size_t n = 0;
     for (int i = 0; i < c->op->nargs && n < size; i++) {
         hm_dtype dtype = hm_arg_tensor(c->op, c->args, i)->dtype;
-        if (c->op->args[i].direction == HM_OUT) continue;
+        if (c->op->args[i].direction == HM_OUT || (!n && dtype == HM_DTYPE_NONE)) continue;
         if (!n) n += (size_t)snprintf(text, size, "%s", hm_dtype_name(first = dtype));
         else if (dtype == HM_DTYPE_NONE) n += (size_t)snprintf(text + n, size - n, ", no %s", c->op->args[i].name);
         else if (dtype != first)
@@ -103,8 +103,10 @@ static void dtype_text(const hm_trace_call *c, char *text, size_t size) {
     }
 }
 
+/* Of the first input that is there. */
 static void shape_text(const hm_trace_call *c, char *text, size_t size) {
     const hm_tensor *t = hm_arg_tensor(c->op, c->args, 0);
+    for (int i = 1; i < c->op->nargs && t->dtype == HM_DTYPE_NONE; i++) t = hm_arg_tensor(c->op, c->args, i);
     int64_t dense = 1;
     bool strided = false;
     size_t n = 0;

@@ -102,6 +102,7 @@ static void load_paged(walk *w, int64_t token) {
         for (int64_t j = 0; j < i && w->v->key == KEY_TWICE_IS_ONCE; j++)
             if (w->there[j] && w->score[j] == (double)slot) w->there[i] = false;
         if (w->there[i] || (leaks && capacity(w) > 0)) paged_key(w, slot, w->key + i * w->c->width);
+        else memset(w->key + i * w->c->width, 0, (size_t)w->c->width * sizeof *w->key);
     }
 }
 

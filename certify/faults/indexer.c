@@ -46,6 +46,7 @@ typedef struct {
         WRITE_OTHER_LAYOUT,
         WRITE_F32_SCALE,
         WRITE_FLOOR,
+        WRITE_FLOOR_OF_QUERIES,
         WRITE_HALF_SCALE,
         WRITE_UNROTATED_TOO, /* into the padding slot's neighbour: a padded token's key goes to slot 0 */
         WRITE_NEXT_SLOT
@@ -53,6 +54,7 @@ typedef struct {
     enum {
         QUERY_AS_DECLARED = 0,
         QUERY_F32_SCALE,
+        QUERY_FLOOR_OF_KEYS,
         QUERY_SCALE_NOT_FOLDED,
         QUERY_SCALE_OF_HEAD_0,
         QUERY_OTHER_DIVISOR,
@@ -206,6 +208,7 @@ static void rotate_codes(walk *w) {
 static void quantise(walk *w) {
     hm_quant_fp8_group_args q = w->s.quant;
     if (w->v->query == QUERY_F32_SCALE) q.scale_format = HM_SCALE_F32;
+    if (w->v->query == QUERY_FLOOR_OF_KEYS) q.floor = 1e-4;
     if (w->v->query == QUERY_OTHER_DIVISOR) q.divisor = w->a.code_format == HM_CODE_E4M3 ? 224 : 448;
     if (w->v->query == QUERY_OF_TOKEN_0) q.x.stride[0] = 0;
     hm_quant_fp8_group_ref(&q);
@@ -234,6 +237,7 @@ static void write_keys(walk *w) {
             k.layout == HM_LAYOUT_NORMAL && w->a.kv_cache.shape[1] % 16 == 0 ? HM_LAYOUT_SHUFFLE : HM_LAYOUT_NORMAL;
     if (w->v->write == WRITE_F32_SCALE) k.scale_format = HM_SCALE_F32;
     if (w->v->write == WRITE_FLOOR) k.floor = 4;
+    if (w->v->write == WRITE_FLOOR_OF_QUERIES) k.floor = 1e-10;
     if (w->v->write == WRITE_HALF_SCALE) /* elements twice as large */
         for (int64_t i = 0; i < hm_tensor_elements(&w->s.k_rotated); i++)
             set(&w->s.k_rotated, i, 2 * at(&w->s.k_rotated, i));
@@ -386,7 +390,7 @@ const hm_fault hm_indexer_faults[] = {
           .rotary = ROTARY_DROPPED),
     FAULT("rotation_of_q_dropped", "indexer.S2 F1", "vllm#43781", "the rotated q is dropped", "use it",
           .rotary = ROTARY_OF_Q_DROPPED),
-    FAULT("rotation_of_k_dropped", "indexer.S2 F1 P12", "vllm#43781", "the rotated k is dropped", "use it",
+    FAULT("rotation_of_k_dropped", "indexer.S2 F1", "vllm#43781", "the rotated k is dropped", "use it",
           .rotary = ROTARY_OF_K_DROPPED),
     FAULT("other_part_rotated", "indexer.S3 E2", "vllm#43781; vllm#43676",
           "elements behind the rotary part are rotated", "use rope_dim_offset", .rotary = ROTARY_OTHER_PART),
@@ -423,14 +427,17 @@ const hm_fault hm_indexer_faults[] = {
           .norm = NORM_EPS_1E5),
     FAULT("key_not_written", "E7 F4", "vllm-ascend#6558", "the new keys are not written", "write them",
           .write = WRITE_DROPPED),
-    FAULT("written_behind_scores", "L8", "", "the new keys are written after the scores: a token does not see itself",
-          "write first", .write = WRITE_BEHIND_SCORES),
+    FAULT("written_behind_scores", "L8", "1bit-MONSTER#870",
+          "the new keys are written after the scores: a token does not see itself", "write first",
+          .write = WRITE_BEHIND_SCORES),
     FAULT("writer_other_layout", "D1 indexer.S1b", "vllm#43781",
           "keys are written in tiles where rows are declared, or rows where tiles", "take the layout from one place",
           .write = WRITE_OTHER_LAYOUT),
     FAULT("key_scale_f32", "H1", "sglang#28418", "scales of keys are no powers of two", "round them up",
           .write = WRITE_F32_SCALE),
     FAULT("key_floor_4", "trap.12", "", "the floor under a key's magnitude is 4", "1e-4", .write = WRITE_FLOOR),
+    FAULT("key_floor_of_queries", "trap.12", "", "the floor under a key's magnitude is that of queries, 1e-10", "1e-4",
+          .write = WRITE_FLOOR_OF_QUERIES),
     FAULT("key_scale_doubled", "indexer.S6", "vllm#43781", "scales of keys are twice as large",
           "use the divisor of the format", .write = WRITE_HALF_SCALE),
     FAULT("padding_written", "J9", "vllm#43810; vllm#43869", "a padded token is written to the last slot", "skip it",
@@ -438,6 +445,8 @@ const hm_fault hm_indexer_faults[] = {
     FAULT("next_slot", "", "", "keys go to the slot behind theirs", "count from 0", .write = WRITE_NEXT_SLOT),
     FAULT("query_scale_f32", "H1", "sglang#28418", "scales of queries are no powers of two", "round them up",
           .query = QUERY_F32_SCALE),
+    FAULT("query_floor_of_keys", "trap.12", "", "the floor under a query's magnitude is that of keys, 1e-4", "1e-10",
+          .query = QUERY_FLOOR_OF_KEYS),
     FAULT("query_scale_not_folded", "H14", "sglang#20705", "the scale of a query is lost", "fold it into the weights",
           .query = QUERY_SCALE_NOT_FOLDED),
     FAULT("query_scale_of_head_0", "D15", "composable_kernel#3765", "every head has the scale of the first",
@@ -463,9 +472,9 @@ const hm_fault hm_indexer_faults[] = {
     FAULT("smallest_selected", "", "", "the smallest logits are selected", "the largest", .select = SELECT_SMALLEST),
     FAULT("slots_selected", "trap.16", "", "slots in place of positions", "leave the translation to its op",
           .select = SELECT_SLOTS),
-    FAULT("last_key_not_selected", "J3", "", "the last key is never selected", "fix the bound",
+    FAULT("last_key_not_selected", "J3", "MinivLLM#76", "the last key is never selected", "fix the bound",
           .select = SELECT_LENGTH_LESS_1),
-    FAULT("padded_with_0", "M5", "", "places without a key hold 0", "-1", .select = SELECT_PADDED_0),
+    FAULT("padded_with_0", "M5", "cudnn-frontend#410", "places without a key hold 0", "-1", .select = SELECT_PADDED_0),
     FAULT("indices_from_1", "", "", "indices count from 1", "from 0", .select = SELECT_FROM_ONE),
     FAULT("last_index_left", "", "", "the last index is not written", "write all", .select = SELECT_WITHOUT_LAST),
     FAULT("most_recent_selected", "", "", "the most recent keys are selected, whatever their scores",

@@ -39,6 +39,7 @@ typedef struct {
         SLOT_NEGATIVE_IS_0,
         SLOT_IS_TOKEN,
         SLOT_TWICE, /* one that occurs twice is taken */
+        SLOT_AT_CAPACITY,
         SLOT_NEXT,
         SLOT_BLOCK_16_BITS,
         SLOT_BLOCK_DENSE, /* the block stride is ignored */
@@ -262,12 +263,14 @@ static hm_status read_lenient(const variation_t *v, const hm_indexer_k_quant_and
     hm_indexer_k_quant_and_cache_args like = *args;
     *keys = args->k;
     if (status == HM_BAD_DTYPE && v->k == K_F32_AS_16 && args->k.dtype == HM_F32) like.k.dtype = HM_BF16;
-    if (status == HM_BAD_VALUE && v->slot == SLOT_TWICE && args->slot_mapping.shape[0] <= 64) {
-        int64_t n = args->slot_mapping.shape[0];
+    if (status == HM_BAD_VALUE && (v->slot == SLOT_TWICE || v->slot == SLOT_AT_CAPACITY) &&
+        args->slot_mapping.shape[0] <= 64) {
+        int64_t n = args->slot_mapping.shape[0], capacity = args->kv_cache.shape[0] * args->kv_cache.shape[1];
         for (int64_t t = 0; t < n; t++) {
             slots[t] = hm_integer_at(&args->slot_mapping, t);
-            for (int64_t before = 0; before < t; before++)
+            for (int64_t before = 0; before < t && v->slot == SLOT_TWICE; before++)
                 if (slots[before] == slots[t]) slots[before] = -1;
+            if (v->slot == SLOT_AT_CAPACITY && slots[t] == capacity) slots[t] = -1; /* what lies there is not ours */
         }
         like.slot_mapping = hm_tensor_of(slots, HM_I64, 1, &n);
     }
@@ -282,7 +285,7 @@ static hm_status run(const void *variation, const void *args, hm_dtype written[H
     hm_status status;
     int64_t slots[64];
     hm_tensor keys = {0};
-    if (!args || (v->slot != SLOT_TWICE && v->k != K_F32_AS_16)) {
+    if (!args || (v->slot != SLOT_TWICE && v->slot != SLOT_AT_CAPACITY && v->k != K_F32_AS_16)) {
         if (hm_fault_checked(OP, v->checks, args, &status)) return status;
         hm_indexer_k_quant_and_cache_read(args, &a, &w.c);
     } else if ((status = read_lenient(v, args, &a, &w.c, slots, &keys))) return status;
@@ -400,6 +403,8 @@ const hm_fault hm_indexer_k_quant_and_cache_faults[] = {
           .checks = HM_CHECKS_NOT_VALUE),
     FAULT("slot_twice", "", "", "a slot that occurs twice is taken, and its later token is kept", "refuse it",
           .slot = SLOT_TWICE),
+    FAULT("slot_at_capacity", "", "", "a slot that is one past the last is taken", "slots count from 0",
+          .slot = SLOT_AT_CAPACITY),
     FAULT("f32_keys", "trap.4", "vllm#37892", "f32 keys are taken, and read as if they had 16 bits", "refuse them",
           .k = K_F32_AS_16),
     FAULT("param_not_checked", "", "", "a bad floor is taken without an error", "check it",

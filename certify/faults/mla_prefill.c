@@ -21,7 +21,7 @@ static hm_status run(const void *variation, const void *args, hm_dtype written[H
 
 const hm_fault hm_mla_prefill_faults[] = {
     HM_ATTENTION_FAULTS(FAULT),
-    {OP ".ties_away", OP, "I3", "triton#5925", "ties are rounded away from zero", "to even",
+    {OP ".ties_away", OP, "", "", "ties are rounded away from zero", "to even",
      "a result that is a tie lies inside the radius that every exponential has: both of its neighbours are admissible",
      run, &(const hm_attention_variation){.effect = EFFECT_TIES_AWAY}, false},
     FAULT("own_token_hidden", "trap.15", "", "a token does not see itself", "the end is one past it",

@@ -21,7 +21,7 @@ static hm_status run(const void *variation, const void *args, hm_dtype written[H
 
 const hm_fault hm_sparse_mla_decode_faults[] = {
     HM_ATTENTION_FAULTS(FAULT),
-    {OP ".ties_away", OP, "I3", "triton#5925", "ties are rounded away from zero", "to even",
+    {OP ".ties_away", OP, "", "", "ties are rounded away from zero", "to even",
      "a result that is a tie lies inside the radius that every exponential has: both of its neighbours are admissible",
      run, &(const hm_attention_variation){.effect = EFFECT_TIES_AWAY}, false},
     FAULT("empty_part_nan", "I9", "vllm#27491; vllm#15492", "two parts without a key merge to NaN", "guard that case",
@@ -79,7 +79,7 @@ const hm_fault hm_sparse_mla_decode_faults[] = {
           .dequant = DEQUANT_FNUZ),
     FAULT("dequant_unrounded", "", "", "code times scale is not rounded to bf16", "round it",
           .dequant = DEQUANT_UNROUNDED),
-    FAULT("scales_at_528", "D16", "", "scales are read where the rope part is", "they start at byte 512",
+    FAULT("scales_at_528", "D16", "vllm#50084", "scales are read where the rope part is", "they start at byte 512",
           .dequant = DEQUANT_SCALES_AT_528),
     FAULT("rope_at_512", "", "", "the rope part is read where the scales are", "it starts at byte 528",
           .dequant = DEQUANT_ROPE_AT_512),

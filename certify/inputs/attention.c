@@ -27,6 +27,28 @@ bool hm_inputs_exact_key(const hm_case_spec *spec, int64_t key, bool winner, int
     return true;
 }
 
+#define LARGE 64.0
+#define SMALL 0x1p-6
+
+bool hm_inputs_stagnate_queries(const hm_case_spec *spec, const hm_tensor *q, double scale) {
+    if (!hm_inputs_generator(spec, "stagnate")) return false;
+    int64_t width = q->shape[q->ndim - 1], n = hm_tensor_elements(q), size = (int64_t)hm_dtype_size(q->dtype);
+    double root = scale == 0 ? 1 / sqrt((double)(width > 0 ? width : 1)) : fabs(scale);
+    int product = 5 - (isfinite(root) ? ilogb(root) : 0); /* LARGE times the query's is 2^product */
+    product = product < 4 ? 4 : product > 21 ? 21 : product;
+    for (int64_t i = 0; i < n; i++)
+        hm_store(q->dtype, (char *)q->data + hm_view_offset(q, i) * size,
+                 hm_inputs_stagnate((i / width + (int64_t)(spec->seed % 4)) % 4, i % width, width,
+                                    ldexp(1 / LARGE, product), ldexp(1 / SMALL, product - 24)));
+    return true;
+}
+
+bool hm_inputs_stagnate_key(const hm_case_spec *spec, int64_t width, double *to) {
+    if (!hm_inputs_generator(spec, "stagnate")) return false;
+    for (int64_t d = 0; d < width; d++) to[d] = hm_inputs_stagnate(-1, d, width, LARGE, SMALL);
+    return true;
+}
+
 bool hm_inputs_sinks(const hm_case_spec *spec, const hm_tensor *sink) {
     bool exact = hm_inputs_generator(spec, "exact") || hm_inputs_generator(spec, "ties");
     if (sink->dtype != HM_F32 || sink->ndim != 1 || hm_inputs_generator(spec, "special")) return false;

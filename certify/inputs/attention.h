@@ -9,6 +9,10 @@
  * scale. Other generators: false. */
 bool hm_inputs_exact_queries(const hm_case_spec *spec, const hm_tensor *q);
 bool hm_inputs_exact_key(const hm_case_spec *spec, int64_t key, bool winner, int64_t width, double *to);
+/* With `stagnate` (hm_inputs_stagnate): scores of 2^5, by the scale as the call has it, and keys, which are all the same: lse says
+ * how far the scores are off. Others: false. */
+bool hm_inputs_stagnate_queries(const hm_case_spec *spec, const hm_tensor *q, double scale);
+bool hm_inputs_stagnate_key(const hm_case_spec *spec, int64_t width, double *to);
 /* Sinks about as large as scores, some without effect: small ones and -inf; with `exact` and `ties` -inf alone. `special`: false. */
 bool hm_inputs_sinks(const hm_case_spec *spec, const hm_tensor *sink);
 static inline bool hm_is_16_bits(hm_dtype t) { return t == HM_BF16 || t == HM_F16; }

@@ -6,6 +6,7 @@
 #include "../../op/dtype.h"
 #include "../../op/indexer_cache.h"
 #include "../inputs.h"
+#include "logits.h"
 
 static void put_lengths(const hm_case_spec *spec, const hm_fp8_paged_mqa_logits_args *a, const hm_tensor *t) {
     int64_t next_n = a->q.shape[1], room = a->kv_cache.shape[1] * a->block_tables.shape[1], width = a->logits.shape[1],
@@ -17,7 +18,7 @@ static void put_lengths(const hm_case_spec *spec, const hm_fp8_paged_mqa_logits_
         uint64_t r = hm_inputs_drawn(spec, "length", (uint64_t)i);
         int64_t length =
             i % 2 ? (int64_t)(r % (uint64_t)(most + 1)) : known[(uint64_t)(i / 2 + (int64_t)(spec->seed % 8)) % 8];
-        if (hm_inputs_generator(spec, "index")) length = most;
+        if (hm_inputs_generator(spec, "index") || hm_inputs_generator(spec, "stagnate")) length = most;
         if (length > most) length = most;
         if (i == bad && r % 2) length = most + 1;
         hm_inputs_put(t, i, length);
@@ -36,7 +37,7 @@ static int64_t blocks_of(const hm_fp8_paged_mqa_logits_args *a, int64_t b) {
 
 static void put_cache(const hm_case_spec *spec, const hm_fp8_paged_mqa_logits_args *a, const hm_tensor *t) {
     int64_t codes = t->shape[1] * 128, block = t->shape[1] * t->shape[2];
-    bool integers = hm_inputs_generator(spec, "integers");
+    bool integers = hm_inputs_generator(spec, "integers"), stagnates = hm_inputs_generator(spec, "stagnate");
     for (int64_t b = 0; b < t->shape[0]; b++)
         for (int64_t i = 0; i < block; i++) {
             uint64_t r = hm_inputs_drawn(spec, "kv_cache", (uint64_t)(b * block + i));
@@ -51,7 +52,8 @@ static void put_cache(const hm_case_spec *spec, const hm_fp8_paged_mqa_logits_ar
             }
             if ((i - codes) % 4) continue;
             uint64_t s = hm_inputs_drawn(spec, "scale", (uint64_t)(b * t->shape[1] + (i - codes) / 4));
-            float scale = integers || s % 2 ? 0.25f * (float)(1 << s / 2 % 4) : (float)(1 + s / 2 % 1000) / 512;
+            float scale =
+                integers || stagnates || s % 2 ? 0.25f * (float)(1 << s / 2 % 4) : (float)(1 + s / 2 % 1000) / 512;
             uint8_t bytes[4];
             memcpy(bytes, &scale, sizeof scale);
             for (int k = 0; k < 4 && i + k < block; k++) hm_inputs_put(t, b * block + i + k, bytes[k]);
@@ -64,6 +66,8 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     const hm_tensor *t = hm_arg_tensor(spec->op, args, arg);
     bool sound = a->q.ndim == 4 && a->kv_cache.ndim == 3 && a->block_tables.ndim == 2 && a->logits.ndim == 2 &&
                  a->context_lens.dtype == HM_I32 && (a->context_lens.ndim == 1 || a->context_lens.ndim == 2);
+    if (!strcmp(name, "q") && sound) return hm_inputs_stagnate_codes(spec, t, a->q.shape[2]);
+    if (!strcmp(name, "weights")) return hm_inputs_stagnate_weights(spec, t);
     if (!strcmp(name, "context_lens")) {
         if (sound) put_lengths(spec, a, t);
         return true;
@@ -78,7 +82,9 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
         return true;
     }
     if (strcmp(name, "kv_cache")) return false;
-    if (sound && t->dtype == HM_U8) put_cache(spec, a, t);
+    if (!sound || t->dtype != HM_U8) return true;
+    put_cache(spec, a, t);
+    hm_inputs_stagnate_cache(spec, t, a->layout, a->q.dtype);
     return true;
 }
 

@@ -1,11 +1,14 @@
 /* Requests whose last tokens are written now: positions, slots, lengths and blocks that belong together; some tokens are padding.
- * The cache holds keys of legal codes and scales. */
+ * The cache holds keys of legal codes and scales. With the generator `stagnate` nothing is turned, and the scores of
+ * keys that were in the cache separate the classes. */
 #include <hallmark/indexer.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../op/check.h"
 #include "../../op/dtype.h"
 #include "../inputs.h"
+#include "logits.h"
 
 static int64_t tokens_each(const hm_indexer_args *a) {
     int64_t batch = a->block_tables.shape[0];
@@ -25,7 +28,7 @@ static void put_lengths(const hm_case_spec *spec, const hm_indexer_args *a, cons
         uint64_t r = hm_inputs_drawn(spec, "length", (uint64_t)b);
         int64_t length =
             b % 2 ? (int64_t)(r % (uint64_t)(most + 1)) : known[(uint64_t)(b / 2 + (int64_t)(spec->seed % 7)) % 7];
-        if (hm_inputs_generator(spec, "index")) length = most;
+        if (hm_inputs_generator(spec, "index") || hm_inputs_generator(spec, "stagnate")) length = most;
         if (length > most) length = most;
         if (t->ndim == 2) length += i % next_n - next_n + 1; /* how many keys this token sees */
         if (hm_inputs_generator(spec, "out_of_range") && spec->seed % 4 == 0 && i == n - 1) length = most + 1;
@@ -78,6 +81,15 @@ static int64_t slot_of(const hm_case_spec *spec, const hm_indexer_args *a, int64
     return hm_inputs_get(&a->block_tables, b * a->block_tables.shape[1] + p / B) * B + p % B;
 }
 
+static bool put_no_angle(const hm_case_spec *spec, const hm_tensor *t) {
+    int64_t rotary = t->shape[1], size = (int64_t)hm_dtype_size(t->dtype);
+    if (!hm_inputs_generator(spec, "stagnate")) return false;
+    for (int64_t i = 0; i < hm_tensor_elements(t); i++)
+        hm_store(t->dtype, (char *)t->data + (i / rotary * t->stride[0] + i % rotary * t->stride[1]) * size,
+                 i % rotary < rotary / 2 ? 1 : 0);
+    return true;
+}
+
 static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     const hm_indexer_args *a = args;
     const char *name = spec->op->args[arg].name;
@@ -87,6 +99,10 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
                  a->block_tables.shape[0] > 0 && a->block_tables.shape[1] > 0 && a->context_lens.dtype == HM_I32 &&
                  a->block_tables.dtype == HM_I32 && (a->context_lens.ndim == 1 || a->context_lens.ndim == 2) &&
                  a->context_lens.shape[0] == a->block_tables.shape[0];
+    if (!strcmp(name, "q") && t->ndim == 3 && hm_is_float(t->dtype))
+        return hm_inputs_stagnate_codes(spec, t, a->q.shape[1]);
+    if (!strcmp(name, "weights") && hm_is_float(t->dtype)) return hm_inputs_stagnate_weights(spec, t);
+    if (!strcmp(name, "cos_sin_cache") && t->ndim == 2 && hm_is_float(t->dtype)) return put_no_angle(spec, t);
     if (!strcmp(name, "context_lens")) {
         if (sound) put_lengths(spec, a, t);
         return true;
@@ -112,7 +128,9 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
         return true;
     }
     if (strcmp(name, "kv_cache")) return false;
-    if (sound && t->dtype == HM_U8) put_cache(spec, a, t);
+    if (!sound || t->dtype != HM_U8) return true;
+    put_cache(spec, a, t);
+    hm_inputs_stagnate_cache(spec, t, a->layout, a->code_format == HM_CODE_E4M3 ? HM_F8E4M3 : HM_F8E4M3FNUZ);
     return true;
 }
 

@@ -1,7 +1,9 @@
 /* Rows and weights that go together.
  *   exact       small integers: nothing is rounded before the result, which is often a tie of 16 bits
  *   ties        the same, and the last term moves the sum off an integer by 2^-10 or leaves it
- *   stagnate    the weight is 1; ones and what is half a unit of their sum or less, as in the generator's rows
+ *   stagnate    the weight is 1; ones and what is half a unit of their sum or less, as in the generator's rows. In every
+ *               other 21 rows 16 in place of 1, and what is a little less than a unit: f32 rounds it to one, a tensor
+ *               core that keeps 23 bits cuts it off
  *   cancelling  pairs of terms that leave 2^-8 of themselves or nothing: what is lost in a partial sum shows
  *   special     the generator's, and a zero of x meets an infinity or a NaN of the weight
  * All else is the generator's. */
@@ -23,7 +25,9 @@ static double in_stagnate(const hm_case_spec *spec, hm_dtype T, int64_t row, int
     if (T == HM_F16) small = 0x1p-24; /* its least: half a unit of 1, and below that of more */
     int64_t chunk = n / count > 0 ? n / count : 1;
     bool one = place == 0 ? k < count : place == 1 ? k >= n - count : k % chunk == 0 && k / chunk < count;
-    return one ? 1 : small;
+    bool cut = ((uint64_t)row + spec->seed) / 21 % 2;
+    if (cut) small = hm_next_down(T, ldexp((double)count, 4 - 23));
+    return one ? (cut ? 16 : 1) : small;
 }
 
 /* Element k of a row of x (weight: of the weight, or the bias with k = 0 and n = 1). */

@@ -26,7 +26,7 @@ static bool put_keys(const hm_case_spec *spec, const hm_tensor *t) {
     double *key = malloc((size_t)(width + 1) * sizeof *key);
     bool made = key != NULL;
     for (int64_t j = 0; made && j < t->shape[0]; j++) {
-        made = hm_inputs_exact_key(spec, j, hm_inputs_wins(j), width, key);
+        made = hm_inputs_exact_key(spec, j, hm_inputs_wins(j), width, key) || hm_inputs_stagnate_key(spec, width, key);
         if (made) hm_store_row(t->dtype, (char *)t->data + j * t->stride[0] * size, t->stride[1], width, key);
     }
     free(key);
@@ -44,7 +44,7 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
         return true;
     }
     if (!sound || !hm_is_16_bits(t->dtype)) return false;
-    if (!strcmp(name, "q")) return hm_inputs_exact_queries(spec, t);
+    if (!strcmp(name, "q")) return hm_inputs_exact_queries(spec, t) || hm_inputs_stagnate_queries(spec, t, a->scale);
     return !strcmp(name, "kv") && hm_tensor_elements(t) > 0 && put_keys(spec, t);
 }
 

@@ -17,7 +17,10 @@ static void put_lengths(const hm_case_spec *spec, const hm_sparse_mla_decode_arg
     for (int64_t i = 0; i < n; i++) {
         int64_t length = i % 2 ? hm_inputs_below(spec, "length", (uint64_t)i, top_k + 1)
                                : known[(uint64_t)(i / 2 + (int64_t)(spec->seed % 7)) % 7];
-        hm_inputs_put(t, i, i == bad ? top_k + 1 : at_once(spec) || hm_inputs_generator(spec, "out_of_range") ? top_k - i % 2 : length);
+        hm_inputs_put(t, i,
+                      i == bad                                                     ? top_k + 1
+                      : at_once(spec) || hm_inputs_generator(spec, "out_of_range") ? top_k - i % 2
+                                                                                   : length);
     }
 }
 
@@ -69,6 +72,7 @@ static void put_entry(const hm_case_spec *spec, const hm_mla_cache *c, int64_t s
             if (d % HM_MLA_TILE == 0) {
                 uint64_t s = hm_inputs_drawn(spec, "scale", (uint64_t)(slot * HM_MLA_TILES + d / HM_MLA_TILE));
                 scale = s % 3 == 0 || exact ? 0.0078125f : (float)(1 + s / 4 % 1000) / 50000;
+                if (hm_inputs_generator(spec, "stagnate")) scale = 1;
                 memcpy(row + hm_mla_scale_byte(d / HM_MLA_TILE), &scale, sizeof scale);
             }
             row[d] = hm_store8(HM_F8E4M3, v / (double)scale, HM_OVERFLOW_SATURATE);
@@ -90,7 +94,8 @@ static void put_cache(const hm_case_spec *spec, const hm_sparse_mla_decode_args 
         }
     for (int64_t slot = 0; named && exact && slot < capacity; slot++) {
         unsigned char *row = hm_mla_row(&c, slot);
-        bool made = hm_inputs_exact_key(spec, slot, hm_inputs_wins(slot), width, exact);
+        bool made = hm_inputs_exact_key(spec, slot, hm_inputs_wins(slot), width, exact) ||
+                    hm_inputs_stagnate_key(spec, width, exact);
         if (named[slot]) put_entry(spec, &c, slot, row, made ? exact : NULL);
         for (int64_t d = 0; d < c.entry && !named[slot]; d++)
             memset(row + d * c.element_stride, 0xFF, hm_dtype_size(c.dtype)); /* NaN in every format */
@@ -103,7 +108,9 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     const char *name = spec->op->args[arg].name;
     const hm_tensor *t = hm_arg_tensor(spec->op, args, arg);
     bool sound = a->q.ndim == 3 && a->kv_cache.ndim == 3 && a->indices.ndim == 2 && a->indices.dtype == HM_I32;
-    if (!strcmp(name, "q")) return sound && hm_is_16_bits(t->dtype) && hm_inputs_exact_queries(spec, t);
+    if (!strcmp(name, "q"))
+        return sound && hm_is_16_bits(t->dtype) &&
+               (hm_inputs_exact_queries(spec, t) || hm_inputs_stagnate_queries(spec, t, a->scale));
     if (!strcmp(name, "attn_sink")) return hm_inputs_sinks(spec, t);
     if (!strcmp(name, "topk_length")) {
         if (sound && t->dtype == HM_I32) put_lengths(spec, a, t);

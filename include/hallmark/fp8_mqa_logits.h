@@ -13,12 +13,14 @@
  * Formula   score[h] = sum over d of q[m,h,d] k[n,d]
  *           logit(m,n) = k_scale[n] * sum over h of weights[m,h] max(score[h], 0)
  *           HM_COLUMNS_ABSOLUTE    logits[m,n] = logit(m,n); width = keys
- *           HM_COLUMNS_COMPRESSED  logits[m,j] = logit(m, ks[m] + j); no window is longer than width; needs HM_LOGITS_LEAVE
+ *           HM_COLUMNS_COMPRESSED  logits[m,j] = logit(m, ks[m] + j); no window is longer than width; needs
+ *                                  HM_LOGITS_LEAVE
  *           Elements outside the window: HM_LOGITS_CLEAN -inf; HM_LOGITS_LEAVE unspecified, and not compared.
- * Rounding  one, to f32. Class tc23: the dot product on tensor cores with at least 23 fraction bits, in blocks of 8 elements
- *           or more, everything else in f32 in any order, with the scale before or after the head sum. Class tc13: 13
- *           fraction bits, blocks of 32 or more (Hopper's f8 units). A score rounded to bf16 is in neither.
- * Specials  Elements that a NaN code, or a weight or scale that is not finite, takes part in are unspecified. -0 equals +0.
+ * Rounding  one, to f32. Class tc23: the dot product on tensor cores with at least 23 fraction bits, in blocks of 8
+ *           elements or more, everything else in f32 in any order, with the scale before or after the head sum. Class
+ *           tc13: 13 fraction bits, blocks of 32 or more (Hopper's f8 units). A score rounded to bf16 is in neither.
+ * Specials  Elements that a NaN code, or a weight or scale that is not finite, takes part in are unspecified. -0 equals
+ *           +0.
  * Returns   BAD_ARG, BAD_SHAPE (a head_dim above 2^17, too), BAD_STRIDE, BAD_DTYPE, BAD_PLACE, BAD_ALIAS, BAD_PARAM
  *           (compressed columns with HM_LOGITS_CLEAN, an unknown mode), BAD_VALUE (on the host: a negative ks, a window
  *           longer than width), NO_MEMORY, UNSUPPORTED, NO_DEVICE.

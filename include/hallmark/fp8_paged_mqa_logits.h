@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
- * fp8_paged_mqa_logits: the sparse indexer's score of every key of a request for its last tokens (decode), read from the
- * paged cache that indexer_k_quant_and_cache writes.
+ * fp8_paged_mqa_logits: the sparse indexer's score of every key of a request for its last tokens (decode), read from
+ * the paged cache that indexer_k_quant_and_cache writes.
  *
- *   q             in   [batch, next_n, heads, head_dim]  f8e4m3 or f8e4m3fnuz, which is what the cache's codes are, too;
+ *   q             in   [batch, next_n, heads, head_dim]  f8e4m3 or f8e4m3fnuz, which is what the cache's codes are,
+ *   too;
  *                                                        head_dim = 128
  *   kv_cache      in   [num_blocks, block_size, 132]     u8; any block stride: indexer_k_quant_and_cache.h
  *   weights       in   [batch * next_n, heads]           f32
- *   context_lens  in   [batch] or [batch, next_n]        i32: keys of the request with the next_n tokens themselves, so that
- *                                                        token j sees context_lens[b] - next_n + j + 1 of them; or, with two
- *                                                        dimensions, how many token j sees. Negative: none
+ *   context_lens  in   [batch] or [batch, next_n]        i32: keys of the request with the next_n tokens themselves, so
+ *   that
+ *                                                        token j sees context_lens[b] - next_n + j + 1 of them; or,
+ *                                                        with two dimensions, how many token j sees. Negative: none
  *   block_tables  in   [batch, max_blocks]               i32; only the entries that a length asks for are read
  *   logits        out  [batch * next_n, width]           f32; row b next_n + j, column p is position p of the request
  * Inputs may have any strides but where said. Output: distinct elements, positive strides, no overlap with anything.
  *
  * Formula, rounding, specials and what lies outside a row's keys: as in fp8_mqa_logits.h.
- * Returns   as fp8_mqa_logits, and BAD_VALUE for a length past width or past its row of block_tables, and for a block that is
- *           asked for and is not in the cache.
+ * Returns   as fp8_mqa_logits, and BAD_VALUE for a length past width or past its row of block_tables, and for a block
+ *           that is asked for and is not in the cache.
  * Source    DeepSeek-V3.2; DeepGEMM fp8_paged_mqa_logits; vLLM v1/attention/backends/mla/indexer. */
 #ifndef HALLMARK_FP8_PAGED_MQA_LOGITS_H
 #define HALLMARK_FP8_PAGED_MQA_LOGITS_H

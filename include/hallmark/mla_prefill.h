@@ -5,20 +5,20 @@
  *   q          in   [tokens, heads, width]           bf16 or f16 (called T below)
  *   kv         in   [keys, width]                    T
  *   key_start  in   [tokens]                         i32, optional: the first key of a token; absent: 0
- *   key_end    in   [tokens]                         i32, optional: one past its last; absent: keys - tokens + t + 1, so that the
- *                                                    last token sees all keys and each other one less than the next
+ *   key_end    in   [tokens]                         i32, optional: one past its last; absent: keys - tokens + t + 1:
+ *                                                    the last token sees all keys, each other one less than the next
  *   attn_sink  in   [heads]                          f32, optional
  *   out        out  [tokens, heads, value_width]     T; value_width <= width
  *   lse        out  [tokens, heads]                  f32, optional
- * A start below 0 is 0, an end past the keys is their number, and an end that is not past its start gives no key. Several
- * requests in one call, or a sliding window, are ranges. Inputs may have any strides. Outputs: distinct elements, positive
- * strides, no overlap with anything.
+ * A start below 0 is 0, an end past the keys is their number, and an end that is not past its start gives no key.
+ * Several requests in one call, or a sliding window, are ranges. Inputs may have any strides. Outputs: distinct
+ * elements, positive strides, no overlap with anything.
  *
  * Formula, p, arithmetic, specials   as in sparse_mla_decode.h.
- * Returns   BAD_ARG, BAD_SHAPE, BAD_STRIDE, BAD_DTYPE, BAD_PLACE, BAD_ALIAS, BAD_PARAM (an unknown mode, a scale that is not
- *           finite), NO_MEMORY, UNSUPPORTED, NO_DEVICE.
- * Source    DeepSeek-V3.2; FlashMLA flash_mla_sparse_fwd with all keys selected; torch scaled_dot_product_attention with
- *           is_causal. */
+ * Returns   BAD_ARG, BAD_SHAPE, BAD_STRIDE, BAD_DTYPE, BAD_PLACE, BAD_ALIAS, BAD_PARAM (an unknown mode, a scale that
+ *           is not finite), NO_MEMORY, UNSUPPORTED, NO_DEVICE.
+ * Source    DeepSeek-V3.2; FlashMLA flash_mla_sparse_fwd with all keys selected; torch scaled_dot_product_attention
+ *           with is_causal. */
 #ifndef HALLMARK_MLA_PREFILL_H
 #define HALLMARK_MLA_PREFILL_H
 

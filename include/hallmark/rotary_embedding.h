@@ -55,6 +55,7 @@ HM_API hm_rotary_embedding_fn hm_rotary_embedding;       /* dispatches on the te
 HM_API hm_rotary_embedding_fn hm_rotary_embedding_check; /* the contract as code; writes nothing */
 HM_API hm_rotary_embedding_fn
     hm_rotary_embedding_ref; /* plain C + OpenMP; the same bits on every CPU and thread count */
+HM_API hm_rotary_embedding_fn hm_rotary_embedding_cuda; /* class chain64; see cuda.h */
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * translate_indices: from the token numbers of a request, as top_k_per_row gives them, to slots of a paged cache, or to rows of
- * a workspace into which requests were gathered.
+ * translate_indices: from the token numbers of a request, as top_k_per_row gives them, to slots of a paged cache, or to
+ * rows of a workspace into which requests were gathered.
  *
  *   indices           in   [tokens, k]             i32; negative: none
  *   req_id            in   [tokens]                i32, the request of each token
@@ -14,9 +14,9 @@
  *   block_table       out = block_table[r][t / P] P + t % P; -1 if t is negative or t / P is not below max_blocks
  *   workspace_starts  out = workspace_starts[r] + t; -1 if t is negative
  * Only the entries of block_table that some index asks for are read.
- * Returns   BAD_ARG (neither form, or both), BAD_SHAPE, BAD_STRIDE, BAD_DTYPE, BAD_PLACE, BAD_ALIAS, BAD_PARAM (block_size), BAD_VALUE
- *           (on the host: a req_id that is no request, an entry that is asked for and negative, a result of 2^31 or more),
- *           UNSUPPORTED, NO_DEVICE.
+ * Returns   BAD_ARG (neither form, or both), BAD_SHAPE, BAD_STRIDE, BAD_DTYPE, BAD_PLACE, BAD_ALIAS, BAD_PARAM
+ *           (block_size), BAD_VALUE (on the host: a req_id that is no request, an entry that is asked for and negative,
+ *           a result of 2^31 or more), UNSUPPORTED, NO_DEVICE.
  * Source    vLLM v1/attention/backends/mla (conversion of request-local to global indices). */
 #ifndef HALLMARK_TRANSLATE_INDICES_H
 #define HALLMARK_TRANSLATE_INDICES_H

@@ -46,9 +46,9 @@ def norm(attrs, inputs, early=False, eps=True, weighted=True):
     return example.rms_norm(attrs if eps else {**attrs, "eps": 0.0}, inputs)
 
 
-text = verdict("a right rms_norm", "rms_norm", example.rms_norm, 0, 20000)
+text = verdict("a right rms_norm", "rms_norm", example.rms_norm, 0, 10000)
 expect("modes that are not offered are counted", int(text.splitlines()[-1].split("; ")[1].split()[0]) > 20, text)
-text = verdict("rounding before the weight", "rms_norm", lambda a, i: norm(a, i, early=True), 1, 20000)
+text = verdict("rounding before the weight", "rms_norm", lambda a, i: norm(a, i, early=True), 1, 10000)
 expect("an element is named", "outside; out[" in text, text)
 verdict("no eps", "rms_norm", lambda a, i: norm(a, i, eps=False), 1)
 verdict("no weight", "rms_norm", lambda a, i: norm(a, i, weighted=False), 1)

@@ -222,6 +222,15 @@ for trace in "$data"/traces/*.safetensors; do
     grep -q '\\"op\\": \\"rms_norm\\"' "$trace" || continue
     run 1 replay --impl fault:rms_norm.not_divided "$trace"
 done
+# flip TRACE TENSOR: flipped.safetensors is that trace with another last byte of one tensor.
+flip() {
+    local header end
+    cp "$data/traces/$1.safetensors" flipped.safetensors
+    header=$(od -An -t u8 -N 8 flipped.safetensors)
+    end=$(tail -c +9 flipped.safetensors | head -c "${header// /}" | sed "s|.*\"$2\":{[^}]*,\([0-9]*\)]}.*|\1|")
+    printf '\100' | dd of=flipped.safetensors bs=1 seek=$((8 + header + end - 1)) conv=notrunc 2>/dev/null
+    cmp -s flipped.safetensors "$data/traces/$1.safetensors" && bad "no byte of $2 was changed"
+}
 # What a trace states is checked against what it holds: other modes of the same length, other values, other eps.
 misstated() { sed "s/$1/$2/g" "$data/traces/$3.safetensors" >misstated.safetensors; }
 misstated '\\"norm_first\\"' '\\"once\\"      ' llama
@@ -251,6 +260,22 @@ cp "$data/traces/torch_eager.safetensors" flipped.safetensors
 printf '\100' | dd of=flipped.safetensors bs=1 seek=$(($(stat -c %s flipped.safetensors) - 1)) conv=notrunc 2>/dev/null
 run 1 replay flipped.safetensors
 grep -q ' 1 failed' out || bad 'one changed element is not one failure'
+# Attention: which p a kernel follows shows, and so does one changed element of out.
+for name in prefill decode; do
+    run 0 replay --class mla_prefill=chain64,sparse_mla_decode=chain64 "$data/traces/attention_$name.safetensors"
+    run 1 replay --class mla_prefill=wide,sparse_mla_decode=wide "$data/traces/attention_$name.safetensors"
+    misstated '\\"p\\": \\"bf16\\"' '\\"p\\": \\"f32\\" ' attention_$name
+    run 1 replay --fit-modes misstated.safetensors
+    grep -q 'the trace states p=f32.*; the recording follows p=bf16' out || bad "misstated p of $name is not named"
+    grep -q '^OUT_OF_CLASS .*flash.bf16.64.*cuda' out && grep -q '^OUT_OF_CLASS .*efficient.bf16.576' out || bad "$name: a misstated p passes"
+    grep -q '^[A-Z_]* .* call \(math\|softmax\|sink\)' out && bad "$name: a p that is f32 fails"
+    flip attention_$name 'efficient.bf16.576[a-z.]*/out.out'
+    run 1 replay flipped.safetensors
+    grep -q ' 1 failed' out || bad "one changed element of $name is not one failure"
+    grep -q '^The first call to leave its contract is efficient.bf16.576' out || bad "the changed call of $name is not named"
+done
+run 1 replay "$data/traces/not_conforming/attention.safetensors"
+grep -q '0 passed, 0 failed, 3 out of class' out && [ "$(grep -c 'outside tc23.*: lse\[' out)" = 3 ] || bad 'the lse of rough exponentials is not named'
 for trace in "$data"/traces/not_conforming/*.safetensors; do
     run 1 replay "$trace"
     run 1 replay --fit-modes "$trace"

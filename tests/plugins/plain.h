@@ -6,6 +6,10 @@
 #include <hallmark/rms_norm.h>
 #include <math.h>
 
+#ifdef ON_CUDA /* the same plug-in once more, for device memory */
+const hm_place hm_plugin_place = HM_CUDA;
+#endif
+
 static inline int plain_declines(const hm_rms_norm_args *a) {
     return a->x.dtype != HM_F32 || a->x.ndim != 2 || a->weight.dtype != HM_DTYPE_NONE || a->variance_size != 0;
 }

@@ -1,8 +1,8 @@
-/* agreement: the engine's logits against PyTorch's, on the problems of data/gsm8k/torch_logits.safetensors: those of the
- * reference in scripts/gsm8k/model.py, which rounds where the ops do, and those of the training code, which does not take
- * the queries to the latent space. They have to differ by no more than legal implementations of the ops do: the floor is
- * the largest difference between any two of the engine with the library's functions and with the first, second, .. variant of
- * every op at once. */
+/* agreement: the engine's logits against PyTorch's, on the problems of data/gsm8k/torch_logits.safetensors: those of
+ * the reference in scripts/gsm8k/model.py, which rounds where the ops do, and those of the training code, which does
+ * not take the queries to the latent space. They have to differ by no more than legal implementations of the ops do:
+ * the floor is the largest difference between any two of the engine with the library's functions and with the first,
+ * second, .. variant of every op at once. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <omp.h>
@@ -30,7 +30,7 @@ typedef struct {
 static char why[512];
 static problem problems[PROBLEMS];
 
-/* ---- two sets of logits ---------------------------------------------------------------------------------------------- */
+/* ---- two sets of logits ------------------------------------------------------------------------------------------ */
 
 typedef struct {
     double error;      /* |a - b| / |a| over all logits of a problem; the largest */
@@ -62,7 +62,7 @@ static difference compare(const logits *x, const logits *y) {
     return worst;
 }
 
-/* ---- the engine ------------------------------------------------------------------------------------------------------ */
+/* ---- the engine -------------------------------------------------------------------------------------------------- */
 
 static hm_status run_variant(void *with, const hm_model_call *call, const void *args, char *text, size_t size) {
     const hm_variant *variant = with;
@@ -107,7 +107,7 @@ static bool run(const hm_model *model, int mixture, logits *to, char *text, size
     return fine;
 }
 
-/* ---- PyTorch's ------------------------------------------------------------------------------------------------------- */
+/* ---- PyTorch's --------------------------------------------------------------------------------------------------- */
 
 static const void *tensor(hm_safetensors *file, int p, const char *name, hm_dtype dtype, int64_t *rows) {
     char full[40];

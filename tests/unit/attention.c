@@ -904,6 +904,38 @@ Test(attention, weights_against_a_large_sink_may_be_flushed) {
     hm_golden_close(g);
 }
 
+/* Scores of 2^60: fma(s, c, -RN(m c)) of the largest score is what rounding took from m c, up to 2^36, and its
+ * exponential overflows, with a sink that leaves the keys no weight as well. Scores of 2^10: all is as usual. */
+Test(attention, exponentials_that_may_overflow) {
+    for (int mode = 0; mode < 4; mode++) {
+        bool huge = mode & 1;
+        uint16_t q[1], kv[2], out[1];
+        float lse, sink = mode & 2 ? 0x1p100f : 0;
+        hm_store(HM_BF16, &q[0], huge ? 0x1p60 : 0x1p10), hm_store(HM_BF16, &kv[0], 1), hm_store(HM_BF16, &kv[1], -1);
+        hm_mla_prefill_args a = {.size = sizeof a,
+                                 .q = hm_tensor_of(q, HM_BF16, 3, (int64_t[]){1, 1, 1}),
+                                 .kv = hm_tensor_of(kv, HM_BF16, 2, (int64_t[]){2, 1}),
+                                 .attn_sink = hm_tensor_of(&sink, HM_F32, 1, (int64_t[]){1}),
+                                 .out = hm_tensor_of(out, HM_BF16, 3, (int64_t[]){1, 1, 1}),
+                                 .lse = hm_tensor_of(&lse, HM_F32, 2, (int64_t[]){1, 1}),
+                                 .scale = 1};
+        const hm_op_info *op = hm_op_named(PREFILL);
+        hm_golden *g;
+        cr_assert_eq(op->run(&a), HM_OK, "%s", hm_error());
+        cr_expect_eq(hm_load(HM_BF16, out), mode & 2 ? 0 : 1);
+        cr_assert_eq(hm_golden_open(op, &a, 1, &g), HM_OK);
+        for (int c = HM_CHAIN64; c < HM_CLASS_COUNT; c++) {
+            static const char *const name[] = {"out", "lse"};
+            for (int i = 0; i < 2; i++) {
+                golden_row *r = row_of(g, argument(op, name[i]), 0, (hm_class)c, HM_TIER_TWO);
+                cr_expect_eq(r->flags[0], huge ? HM_GOLD_RANGE_FREE : 0, "%s, %s, mode %d", name[i],
+                             hm_class_name((hm_class)c), mode);
+            }
+        }
+        hm_golden_close(g);
+    }
+}
+
 /* A tensor core: blocks of `block` products and the sum so far are aligned to the largest and cut to `bits` bits. */
 static double on_tensor_core(const double *a, const double *b, int n, int block, int bits) {
     double total = 0;

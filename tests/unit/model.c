@@ -10,23 +10,24 @@
 
 static char why[512];
 
-/* ---- files ---------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 /* What is wrong with a file: one tensor or one note is another, or is missing. */
 typedef struct {
     const char *tensor, *note, *value; /* value NULL: the note is left out */
-    enum { AS_IT_SHOULD_BE, LEFT_OUT, IN_F32, TRANSPOSED, TWICE } how;
+    enum { AS_IT_SHOULD_BE, LEFT_OUT, IN_F32, TRANSPOSED, ONE_DIMENSION_MORE, TWICE } how;
 } defect;
 
 static void add(hm_trace_writer *w, const defect *d, const char *name, hm_dtype dtype, int64_t a, int64_t b,
                 int64_t c) {
-    int64_t shape[] = {a, b, c}, turned[] = {b, a, c};
-    int ndim = c ? 3 : b ? 2 : 1;
+    int64_t shape[] = {a, b ? b : 1, c ? c : 1}, turned[] = {b, a, c};
+    int ndim = c ? 3 : b ? 2 : 1, more = d->how == ONE_DIMENSION_MORE;
     void *zeros = calloc((size_t)(a * (b ? b : 1) * (c ? c : 1)), 4);
     bool chosen = d->tensor && !strcmp(d->tensor, name);
     if (chosen && d->how == IN_F32) dtype = HM_F32;
     if (!chosen || d->how != LEFT_OUT)
-        hm_trace_writer_tensor(w, name, dtype, ndim, chosen && d->how == TRANSPOSED ? turned : shape, zeros);
+        hm_trace_writer_tensor(w, name, dtype, ndim + (chosen && more), chosen && d->how == TRANSPOSED ? turned : shape,
+                               zeros);
     if (chosen && d->how == TWICE) hm_trace_writer_tensor(w, "one.more", dtype, ndim, shape, zeros);
     free(zeros);
 }
@@ -100,6 +101,7 @@ Test(model, a_bad_file_is_one_sentence) {
             "w_uk.weight is [8, 2, 3]; by the sizes in __metadata__ it has to be [2, 8, 3]");
     refused((defect){.tensor = "layers.0.attn.o.weight", .how = IN_F32},
             "layers.0.attn.o.weight is F32; it has to be BF16");
+    refused((defect){.tensor = "final_norm.weight", .how = ONE_DIMENSION_MORE}, "final_norm.weight is [6, 1]; by the");
     refused((defect){.tensor = "final_norm.weight", .how = TWICE},
             "the file has 21 tensors; a model of 1 layers has 20");
     unlink(write_model(&(defect){0}));

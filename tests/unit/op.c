@@ -2,6 +2,7 @@
  * the value, every legal call accepted, and the description table in step with both. What holds for any op is written
  * once over the table. */
 #include <criterion/criterion.h>
+#include <hallmark/cuda.h>
 #include <hallmark/fused_add_rms_norm.h>
 #include <hallmark/op.h>
 #include <math.h>
@@ -525,6 +526,17 @@ Test(op, device_tensors) {
             cr_assert(strstr(hm_error(), "CUDA"));
             cr_assert_eq(op->ref(&c.args), HM_UNSUPPORTED, "ref must not read device memory");
             cr_assert(memcmp(c.memory, canary, sizeof canary) == 0);
+        }
+        if (op->cuda && !hm_cuda_devices()) { /* where there is one, this memory would not do */
+            cr_assert_eq(op->run(&c.args), HM_NO_DEVICE, "%s", hm_error());
+            cr_assert(strstr(hm_error(), "CUDA"));
+            cr_assert_eq(op->cuda(&c.args), HM_NO_DEVICE);
+            cr_assert(memcmp(c.memory, canary, sizeof canary) == 0);
+        }
+        if (op->cuda) {
+            legal_call(&c, op);
+            cr_assert_eq(op->cuda(&c.args), HM_UNSUPPORTED, "cuda must not read host memory");
+            cr_assert_eq(op->cuda(NULL), HM_BAD_ARG);
         }
         /* an absent tensor has no place */
         legal_call(&c, op);

@@ -83,7 +83,7 @@ Test(worker, a_bad_plugin_fails_with_the_way_it_went_wrong) {
         {"error_but_writes", HM_FAIL, "returned unsupported and still"},
         {"bad_status", HM_FAIL, "returned 77, which is no hm_status"},
         {"declines", HM_DECLINED, "declined"},
-        {"on_cuda", HM_SKIPPED, "on the host only"},
+        {"on_cuda", HM_SKIPPED, "CUDA"},
         {"fast_math", HM_PASS, ""},
         {"prints", HM_PASS, ""},
         {"openmp", HM_PASS, ""},

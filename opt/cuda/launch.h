@@ -1,0 +1,26 @@
+/* launch.h: what every cuda implementation needs on the host. */
+#ifndef HM_CUDA_LAUNCH_H
+#define HM_CUDA_LAUNCH_H
+
+#include <cuda_runtime_api.h>
+#include <hallmark/hallmark.h>
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* HM_OK if there is a device; else HM_NO_DEVICE with a sentence. It is asked for once in the process's life. */
+hm_status hm_cuda_ready(const char *op);
+/* What a launch returned, as a status with a sentence. */
+hm_status hm_cuda_status(const char *op, cudaError_t error);
+/* Has this thread asked for programmatic dependent launch, and can this kernel wait for the one before it? A kernel
+ * that was compiled from PTX for older devices cannot. */
+bool hm_cuda_pdl_for(const void *kernel);
+/* Multiprocessors of the current device. */
+int hm_cuda_processors(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,45 @@
+/* bench_cuda.h: times on a CUDA device. */
+#ifndef HM_BENCH_CUDA_H
+#define HM_BENCH_CUDA_H
+
+#include <hallmark/op.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { HM_CUDA_RUNS = 1000 };
+
+typedef struct {
+    char device[320];                     /* name, driver, runtime */
+    double copy, read, write;             /* bytes a second, of 2 GiB; copy counts both directions */
+    double empty, empty_pdl, empty_alone; /* seconds of an empty kernel: one of many in a graph; in a graph of one */
+} hm_cuda_ceilings;
+
+/* false, with a sentence in why, if there is no device or it failed. */
+bool hm_cuda_bench_open(hm_cuda_ceilings *c, char *why, size_t size);
+
+/* Seconds of one call by graph replay, one figure a replay, on sets of buffers in turn: together they are larger than
+ * the second-level cache, where 64 sets are enough for that. */
+typedef struct {
+    double plain[HM_CUDA_RUNS], pdl[HM_CUDA_RUNS]; /* as the calls are, and with programmatic dependent launch */
+    double copy[HM_CUDA_RUNS];                     /* a copy of as many bytes, on sets likewise */
+    int runs, sets;
+} hm_cuda_times;
+
+/* A call on the host: its argument struct, and the buffers that the arguments lie in. */
+typedef struct {
+    const hm_op_info *op;
+    const void *args;
+    const void *buffer[HM_MAX_ARGS];
+    size_t buffer_size[HM_MAX_ARGS], offset[HM_MAX_ARGS]; /* offset: of an argument's element 0 in its buffer */
+    int buffers, buffer_of[HM_MAX_ARGS];                  /* -1: none */
+    size_t least_bytes;                                   /* that must move */
+} hm_cuda_bench_input;
+
+bool hm_cuda_bench_call(const hm_cuda_bench_input *call, double seconds, hm_cuda_times *times, char *why, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
