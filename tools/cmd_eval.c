@@ -26,7 +26,7 @@ static int take(hm_eval_path *path, const char *spec) {
 
 static void path_of(eval_options *o, hm_eval_path *path) {
     *path = (hm_eval_path){.before = o->before};
-    int ops = take(path, o->impl ? o->impl : "ref");
+    int ops = o->nfaults ? 0 : take(path, o->impl ? o->impl : "ref");
     for (int i = 0; i < o->nfaults; i++) ops += take(path, o->fault[i]);
     if (ops) return;
     printf("Nothing could run: %s offers no op that the model has.\n", o->nfaults ? o->fault[0] : o->impl);
@@ -264,8 +264,8 @@ int hm_cmd_eval(int argc, char **argv) {
     if (o.table) hm_die(HM_EXIT_USAGE, "--table is not in a build for the device");
 #endif
     if (o.bisect && !o.legal) hm_die(HM_EXIT_USAGE, "--bisect needs a noise floor: --legal must not be 0");
-    if (o.legal == 1 || o.legal == 2)
-        hm_die(HM_EXIT_USAGE, "--legal is %d, but must be 0 or 3 to %d", o.legal, HM_EVAL_LEGAL);
+    if (o.legal && o.legal < EVAL_LEAST)
+        hm_die(HM_EXIT_USAGE, "--legal is %d, but must be 0 or %d to %d", o.legal, EVAL_LEAST, HM_EVAL_LEGAL);
     cpu_set_t cores;
     if (!o.processes) o.processes = sched_getaffinity(0, sizeof cores, &cores) ? 1 : CPU_COUNT(&cores);
 

@@ -8,6 +8,7 @@
 enum {
     EVAL_FAULTS = 8,
     EVAL_LEGAL = 8,
+    EVAL_LEAST = 6, /* legal paths: by default, at least */
     EVAL_JUDGED = 24 /* problems that noise is measured on, at most */,
     EVAL_TABLE = 48 /* of a row */
 };
@@ -28,7 +29,7 @@ typedef struct {
     hm_eval_result result;
     hm_eval_noise noise;
     double seconds;
-    bool ran; /* the implementation did at least one call */
+    bool ran;                                /* the implementation did at least one call */
     char name[256], off[HM_EVAL_TEXT + 128]; /* of the path; what is off, "" if nothing is */
 } eval_run;
 

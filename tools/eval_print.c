@@ -35,17 +35,15 @@ static void print_level(hm_table *t, const char *name, const hm_eval_level *l) {
 }
 
 static void print_divergences(const eval_run *run) {
-    const hm_eval_level *level = run->result.level, *judged = run->result.judged;
-    const hm_eval_level *most = run->noise.most, *line = run->noise.line;
+    const hm_eval_level *level = run->result.level, *judged = run->result.judged, *line = run->noise.line;
     hm_table *t = hm_table_new("KL a token, in nats\t>tokens\t>mean\t>median\t>99 %\t>logprob difference");
-    print_level(t, "given the solution", &level[HM_EVAL_FORCED]);
-    print_level(t, "in decoding", &level[HM_EVAL_GREEDY]);
     for (int mode = 0; mode < HM_EVAL_MODES; mode++) {
         char name[64];
+        print_level(t, mode == HM_EVAL_FORCED ? "given the solution" : "in decoding", &level[mode]);
         if (!line[mode].tokens) continue;
-        snprintf(name, sizeof name, "%s, %lld problems", mode ? "in decoding" : "given it", (long long)run->noise.each);
+        snprintf(name, sizeof name, "  of %lld problems", (long long)run->noise.each);
         if (judged[mode].tokens != level[mode].tokens) print_level(t, name, &judged[mode]);
-        print_level(t, "  legal variants, at most", &most[mode]);
+        print_level(t, "  legal variants, at most", &run->noise.most[mode]);
         hm_table_row(t, "  noise ends at\t\t\t%.3g\t%.3g\t", line[mode].middle, line[mode].tail);
     }
     hm_table_print(t, stdout);

@@ -4,6 +4,7 @@
 set -u
 hallmark=$(realpath "$1")
 plugins=$(realpath "${2:-$(dirname "$hallmark")/tests/plugins}") || exit 70
+data=$(realpath "$(dirname "$0")/../../data") || exit 70
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 70
@@ -46,10 +47,10 @@ refuse() {
 run 2
 check "no verb: usage on stderr" grep -q '^Usage: hallmark VERB' err
 run 0 --help
-for verb in list certify golden replay bench selftest; do
+for verb in list certify golden replay bench selftest eval; do
     check "--help lists $verb" grep -q "^  $verb " out
 done
-for verb in list certify golden replay bench selftest; do
+for verb in list certify golden replay bench selftest eval; do
     run 0 $verb --help
     check "$verb --help has its usage" grep -q "^Usage: hallmark $verb" out
     run 2 $verb --no-such-option
@@ -58,7 +59,7 @@ done
 run 0 --version
 check "version" grep -qx "hallmark 0.1.0" out
 refuse frobnicate frobnicate
-for verb in diagnose eval report verify; do refuse "not in this version" $verb; done
+for verb in diagnose report verify; do refuse "not in this version" $verb; done
 
 # ---- list ------------------------------------------------------------------------------------------------------------
 for kind in "" ops impls cases generators faults variants; do
@@ -256,6 +257,71 @@ check "what does not certify is not timed" grep -q 'not timed' err
 run 3 bench --seconds 0.01 --impl cpu
 refuse conv2d bench --case 'conv2d x=bf16[2,8]'
 refuse "--out" bench --out somewhere
+
+# ---- eval ------------------------------------------------------------------------------------------------------------
+gsm8k=(eval --data "$data/gsm8k" --problems 4 --legal 0)
+refuse 'no implementation "cublas"' eval --impl cublas
+refuse 'no fault "rms_norm.nonsense"' eval --fault rms_norm.nonsense
+refuse 'no variant "nonsense"' eval --impl variant:nonsense
+refuse 'No such file' eval --impl ./nowhere.so
+refuse 'both for rms_norm' eval --fault rms_norm.eps_1e_5 --fault rms_norm.zeros
+refuse 'goes with no other --impl' eval --impl cpu --fault rms_norm.zeros
+refuse 'exclude each other' eval --teacher-forced --greedy
+refuse '--problems is "0"' eval --problems 0
+refuse 'there are 400' eval --data "$data/gsm8k" --problems 401
+refuse '--legal is 5' eval --legal 5
+refuse '--bisect needs a noise floor' eval --bisect --legal 0
+refuse '--table says what to run' eval --table page.md --impl ref
+refuse 'nowhere/model.safetensors' eval --data nowhere
+refuse '"ref" is not an option' eval ref
+run 0 "${gsm8k[@]}" --legal 6
+check "eval: the power of the run" grep -q 'No drop could have been detected: it takes 6' out
+check "eval: A/A" grep -q '^A/A: ref against 6 paths of legal variants, 4 problems each: 0 lost, 0 gained, .* no alarm' out
+run 1 "${gsm8k[@]}" --fault rotary_embedding.not_rotated@index_rope --problems 8 --legal 6 --json eval.json
+check "eval: the verdict" grep -q '^Verdict: off: the score differs (8 lost, 0 gained, p = 0.00781); the divergence' out
+check "eval: the smallest drop" grep -q 'could have detected: 0.7500, which is 6 problems' out
+check "eval --json" python3 -c 'import json
+r = json.load(open("eval.json"))
+assert r["schema"] == "hallmark.eval/1" and r["problems"] == 8 and r["impl"] == "fault:rotary_embedding.not_rotated@index_rope"
+assert r["exact_match"]["lost"] == 8 and r["exact_match"]["p"] == 2 ** -7 and list(r["calls"]) == ["rotary_embedding"]
+assert r["kl"]["given_the_solution"]["mean"] > 1 > r["kl"]["given_the_solution"]["noise"]["mean"] and r["noise"]["alarm"] == ""'
+run 1 "${gsm8k[@]}" --fault rms_norm.eps_dropped --teacher-forced
+check "eval: NaN is off" grep -q '^given the solution .* inf ' out
+run 2 "${gsm8k[@]}" --json /nowhere/eval.json
+check "eval: a file that cannot be written is named" grep -q '/nowhere/eval.json' err
+run 3 "${gsm8k[@]}" --fault indexer.rotation_dropped
+run 3 "${gsm8k[@]}" --impl cpu
+run 3 "${gsm8k[@]}" --impl "$plugins/declines.so"
+check "eval: declined" grep -q 'Declined, and done by ref: rms_norm' out
+run 1 "${gsm8k[@]}" --impl "$plugins/segfault.so"
+check "eval: a crash" grep -q 'the run ended early: killed by SIGSEGV in rms_norm (p0.l0.attn_norm)' out
+run 1 "${gsm8k[@]}" --impl "$plugins/loops.so" --timeout 1
+check "eval: a hang" grep -q 'no answer in 1 s in rms_norm' out
+run 1 "${gsm8k[@]}" --impl "$plugins/model_ops.so" --bisect --legal 6 --problems 3
+check "eval --bisect" grep -qx 'To blame: silu_and_mul' out
+run 1 "${gsm8k[@]}" --fault concat_mla_q.rope_half --fault layer_norm.zeros --bisect --legal 6 --problems 3
+check "eval --bisect: two" grep -qx 'To blame: concat_mla_q, layer_norm' out
+run 0 "${gsm8k[@]}" --impl variant:rms_norm.divides --bisect --legal 6 --problems 2
+check "eval --bisect: nothing" grep -q 'there is nothing to bisect' out
+mkdir small && ln -s "$data"/gsm8k/* small/ && rm small/faults.txt
+printf '# two\nseed concat_mla_q.rope_half cleared\nrms_norm.zeros block_size=1\n' >small/faults.txt
+head -n 8 "$data/gsm8k/problems.jsonl" >first.jsonl && rm small/problems.jsonl && mv first.jsonl small/problems.jsonl
+run 0 eval --data small --problems 3 --legal 6 --table page.md
+check "eval --table: its rows" test "$(grep -c '^| `[a-z_]*\.' page.md)" -eq 2
+check "eval --table: what replay says" grep -q '| 2 of 2 calls, 3840 elements |' page.md
+check "eval --table: its plot" test "$(grep -c '<circle' page.svg)" -eq 4
+for line in nonsense 'rms_norm.zeros loudly' seed 'indexer.rotation_dropped'; do
+    echo "$line" >small/faults.txt
+    refuse 'faults.txt:1: ' eval --data small --table page.md
+done
+env --default-signal=INT "$hallmark" "${gsm8k[@]}" --problems 400 --json stopped.json >out 2>err </dev/null &
+pid=$!
+sleep 1
+kill -INT $pid
+code=0; wait $pid || code=$?
+check "eval: SIGINT ends it with $code" test $code -eq 130
+check "eval: SIGINT leaves no file" test ! -e stopped.json
+check "eval: SIGINT leaves no process" test -z "$(pgrep -P $pid)"
 
 echo "$checks checks, $failed failed"
 [ $failed -eq 0 ]
