@@ -13,7 +13,7 @@ static size_t logit_bytes(const hm_eval *e, int64_t count) {
     return (size_t)words(count) * (size_t)e->vocab_size * sizeof(float);
 }
 
-/* ---- the golden path ------------------------------------------------------------------------------------------------*/
+/* ---- the golden path -------------------------------------------------------------------------------------------- */
 
 bool compare_has_golden(const hm_eval *e, int64_t problem) {
     const golden_answer *g = &e->golden[problem];
@@ -50,7 +50,7 @@ void compare_keep_golden(hm_eval *e, const task *t, int64_t first, hm_eval_resul
     }
 }
 
-/* ---- another path ---------------------------------------------------------------------------------------------------*/
+/* ---- another path ----------------------------------------------------------------------------------------------- */
 
 /* The largest logit, the lowest of equal ones; a NaN is less than all. */
 static int64_t largest(const float *logits, int64_t count) {

@@ -7,7 +7,7 @@
 #include "../certify/faults.h"
 #include "compare.h"
 
-/* ---- the folder -----------------------------------------------------------------------------------------------------*/
+/* ---- the folder ------------------------------------------------------------------------------------------------- */
 
 static bool fits(const hm_problem *p) {
     return p->given_length >= 1 && p->given_length <= HM_EVAL_MOST && p->prompt_length + HM_EVAL_MOST <= TASK_TEXT;
@@ -85,7 +85,7 @@ int64_t *hm_eval_order(int64_t all) {
     return at;
 }
 
-/* ---- paths ----------------------------------------------------------------------------------------------------------*/
+/* ---- paths ------------------------------------------------------------------------------------------------------ */
 
 static bool refuse(char *why, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
 static bool refuse(char *why, size_t size, const char *format, ...) {

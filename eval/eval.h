@@ -1,9 +1,10 @@
 /* eval.h: word problems through any implementation of the model's ops, beside the golden path.
  *
- * The golden path is the model with ref for every op. Another path takes some of the ops from somebody else. A path is run
- * in processes of their own (worker.c), each with a group of problems: whatever an implementation does there, crash, hang,
- * set flush-to-zero or write into the weights, neither another group nor the judge sees it, and what a path gives does not
- * depend on how many processes run at a time. All that is compared is computed here, from the logits that they leave. */
+ * The golden path is the model with ref for every op. Another path takes some of the ops from somebody else. A path is
+ * run in processes of their own (worker.c), each with a group of problems: whatever an implementation does there,
+ * crash, hang, set flush-to-zero or write into the weights, neither another group nor the judge sees it, and what a
+ * path gives does not depend on how many processes run at a time. All that is compared is computed here, from the
+ * logits that they leave. */
 #ifndef HM_EVAL_H
 #define HM_EVAL_H
 
@@ -75,9 +76,9 @@ typedef struct {
     uint64_t bits;            /* hash of its logits and words */
 } hm_eval_row;
 
-/* How far a path is from the golden path, in one mode. The mean hangs on a few tokens, since one key selected instead of
- * another can turn a word that the model wavers about: legal paths reach 2e-4 on a single problem and 4e-7 without it. The
- * median and the 99th percentile do not, and it is these that are judged. */
+/* How far a path is from the golden path, in one mode. The mean hangs on a few tokens, since one key selected instead
+ * of another can turn a word that the model wavers about: legal paths reach 2e-4 on a single problem and 4e-7 without
+ * it. The median and the 99th percentile do not, and it is these that are judged. */
 typedef struct {
     int64_t tokens;    /* compared; 0: the mode was not run */
     double mean;       /* of KL(golden, path) a token, in nats */
@@ -88,8 +89,8 @@ typedef struct {
 
 typedef enum { HM_EVAL_DONE = 0, HM_EVAL_DIED, HM_EVAL_REFUSED, HM_EVAL_FAILED } hm_eval_end;
 
-/* What a path did. Teacher-forced: prompt and solution are read at once; greedy: the answer is decoded word by word, and
- * logits are compared as long as both paths have decoded the same words. */
+/* What a path did. Teacher-forced: prompt and solution are read at once; greedy: the answer is decoded word by word,
+ * and logits are compared as long as both paths have decoded the same words. */
 typedef struct {
     hm_eval_end end; /* died: signal, exit or silence; refused: an op returned an error; failed: our own defect */
     char why[HM_EVAL_TEXT]; /* if it is not done: one sentence */
@@ -107,8 +108,9 @@ typedef struct {
 
 bool hm_eval_is_ref(const hm_eval_path *path); /* ref for every op: it is the golden path, and is not run twice */
 
-/* Runs n paths, each over its problems, several processes at a time, and the golden path where it has not been run yet.
- * false only if the user interrupted it; else result[i] says how each path ended. Free each with hm_eval_result_free. */
+/* Runs n paths, each over its problems, several processes at a time, and the golden path where it has not been run
+ * yet. false only if the user interrupted it; else result[i] says how each path ended. Free each with
+ * hm_eval_result_free. */
 bool hm_eval_run(hm_eval *e, const hm_eval_path *paths, int n, hm_eval_result *result);
 void hm_eval_result_free(hm_eval_result *r);
 
@@ -119,10 +121,10 @@ int64_t *hm_eval_order(int64_t all);
  * offers that op of the model. */
 bool hm_eval_spec_check(const char *spec, bool provides[HM_MODEL_OPS], char *why, size_t size);
 
-/* ---- noise ----------------------------------------------------------------------------------------------------------*/
+/* ---- noise ------------------------------------------------------------------------------------------------------ */
 
-/* Legal paths differ from ref in every op that has legal variants: path k takes variant k of each op, of those in the class
- * that the op requires by default; of linear in one of the model's products only, since they are slow. Fills
+/* Legal paths differ from ref in every op that has legal variants: path k takes variant k of each op, of those in the
+ * class that the op requires by default; of linear in one of the model's products only, since they are slow. Fills
  * paths[0 .. n - 1], but not their problems; n is at most HM_EVAL_LEGAL. Not for two threads at once. */
 void hm_eval_legal_paths(hm_eval_path *paths, int n);
 
@@ -144,7 +146,7 @@ double hm_eval_line(const double *number, int n);
 /* Is a mode above its lines, or not finite? Never if there are no lines (tokens 0) and all is finite. */
 bool hm_eval_above(const hm_eval_level *level, const hm_eval_level *line);
 
-/* ---- which op is to blame -------------------------------------------------------------------------------------------*/
+/* ---- which op is to blame --------------------------------------------------------------------------------------- */
 
 typedef struct {
     hm_eval_end end;
@@ -152,8 +154,8 @@ typedef struct {
     double kl; /* mean of both modes, the larger; infinite if not run to its end */
 } hm_eval_probe;
 
-/* Each op that a path takes from somebody: how the model does with this op alone from there and ref for all others, and the
- * other way round. */
+/* Each op that a path takes from somebody: how the model does with this op alone from there and ref for all others,
+ * and the other way round. */
 typedef struct {
     hm_model_op op;
     hm_eval_probe alone, without;
@@ -167,16 +169,16 @@ typedef struct {
     hm_eval_suspect suspect[HM_MODEL_OPS];
 } hm_eval_bisection;
 
-/* Blames the smallest set of ops for which ref brings the path back into the noise. Ops that are off alone come first; of
- * several sets of one size, the one that is furthest off alone. problem: few are enough, on which noise was measured. false
- * only if interrupted. The options are as for a run; decoding is given the golden path's words. */
+/* Blames the smallest set of ops for which ref brings the path back into the noise. Ops that are off alone come first;
+ * of several sets of one size, the one that is furthest off alone. problem: few are enough, on which noise was
+ * measured. false only if interrupted. The options are as for a run; decoding is given the golden path's words. */
 bool hm_eval_bisect(hm_eval *e, const hm_eval_path *path, const int64_t *problem, int64_t problems,
                     const hm_eval_noise *noise, hm_eval_bisection *b);
 
-/* ---- workers --------------------------------------------------------------------------------------------------------*/
+/* ---- workers ---------------------------------------------------------------------------------------------------- */
 
-/* If argv asks for the hidden verb of a worker, runs it and never returns. A program that calls hm_eval_run must hand its
- * argv here first thing in main(). */
+/* If argv asks for the hidden verb of a worker, runs it and never returns. A program that calls hm_eval_run must hand
+ * its argv here first thing in main(). */
 void hm_eval_worker_main(int argc, char **argv);
 
 #endif

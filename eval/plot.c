@@ -100,7 +100,7 @@ static void axes(xmlTextWriter *w, double band, const char *x_name, const char *
     words(w, LEFT, TOP - 8, "start", 13, "#000000", y_name);
 }
 
-/* ---- labels ---------------------------------------------------------------------------------------------------------*/
+/* ---- labels ----------------------------------------------------------------------------------------------------- */
 
 static bool meet(box a, box b) { return a.x0 < b.x1 && b.x0 < a.x1 && a.y0 < b.y1 && b.y0 < a.y1; }
 
@@ -109,8 +109,8 @@ static box around(const hm_dot *d) {
     return (box){x - r, y - r, x + r, y + r};
 }
 
-/* Where a label may stand: right of its dot, left, above, below, then the same a line further up or down; and, of a dot that
- * comes first, further up still, beside a leader. */
+/* Where a label may stand: right of its dot, left, above, below, then the same a line further up or down; and, of a
+ * dot that comes first, further up still, beside a leader. */
 enum { NEAR = 8, FAR = 60 };
 
 static box place(const hm_dot *d, int which) {

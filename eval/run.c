@@ -51,7 +51,7 @@ static void end(job *j, hm_eval_end how, const char *format, ...) {
     j->result->ended_at = j->first;
 }
 
-/* ---- one process ----------------------------------------------------------------------------------------------------*/
+/* ---- one process ------------------------------------------------------------------------------------------------ */
 
 static bool fill(const hm_eval *e, job *j, int *fd) {
     const hm_eval_options *o = &e->options;
@@ -171,7 +171,7 @@ static bool look_after(hm_eval *e, job *j) {
     return true;
 }
 
-/* ---- all of them ----------------------------------------------------------------------------------------------------*/
+/* ---- all of them ------------------------------------------------------------------------------------------------ */
 
 /* What a job has to feed to the model, roughly. */
 static double work_of(const hm_eval *e, const job *j) {

@@ -1,5 +1,5 @@
-/* task.h: what the judge (run.c) and the process of a group of problems (worker.c) share: one block of memory. The judge
- * fills the first part before the process starts, and believes nothing of the rest but what it has checked. */
+/* task.h: what the judge (run.c) and the process of a group of problems (worker.c) share: one block of memory. The
+ * judge fills the first part before the process starts, and believes nothing of the rest but what it has checked. */
 #ifndef HM_EVAL_TASK_H
 #define HM_EVAL_TASK_H
 
@@ -28,8 +28,8 @@ typedef struct {
     char why[HM_EVAL_TEXT];
 } task;
 
-/* Of one problem, behind the task: the words, then logits [HM_EVAL_MOST, vocab] given the solution and as many in greedy
- * decoding. */
+/* Of one problem, behind the task: the words, then logits [HM_EVAL_MOST, vocab] given the solution and as many in
+ * greedy decoding. */
 typedef struct {
     int64_t count; /* of words in the greedy answer */
     int32_t out[HM_EVAL_MOST];

@@ -106,7 +106,7 @@ static void stand_in_of(task *t, hm_model_op i, stand_in *s) {
     if ((fault && !s->fault) || (variant && !s->variant)) fail(t, "there is no \"%s\"", spec);
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------*/
+/* ---- running ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     task *t;
@@ -162,9 +162,12 @@ static void work(task *t) {
         options.table.of[i] = (hm_model_function){run, &functions[i]};
     }
     snprintf(path, sizeof path, "%s/model.safetensors", t->folder);
-    hm_model *model = hm_model_open(path, t->why, sizeof t->why);
+    static hm_model *model; /* static: a plug-in may exit, and a leak checker then looks round */
+    static hm_problems *problems;
+    static hm_model_batch *batch;
+    model = hm_model_open(path, t->why, sizeof t->why);
     snprintf(path, sizeof path, "%s/problems.jsonl", t->folder);
-    hm_problems *problems = model ? hm_problems_open(path, t->vocab, t->why, sizeof t->why) : NULL;
+    problems = model ? hm_problems_open(path, t->vocab, t->why, sizeof t->why) : NULL;
     t->state = TASK_FAILED;
     if (!problems) return;
     for (int64_t i = 0; i < t->problems; i++) {
@@ -174,7 +177,7 @@ static void work(task *t) {
         if (length > options.length) options.length = length;
     }
     t->state = TASK_REFUSED; /* from here on, what fails is an op */
-    hm_model_batch *batch = hm_model_batch_new(model, &options, t->why, sizeof t->why);
+    batch = hm_model_batch_new(model, &options, t->why, sizeof t->why);
     if (!batch) return;
     if (t->teacher_forced && run_problems(t, batch, problem, false) != HM_OK) return;
     if (t->greedy && run_problems(t, batch, problem, true) != HM_OK) return;

@@ -5,7 +5,7 @@
 
 #include "eval.h"
 
-/* ---- paths ----------------------------------------------------------------------------------------------------------*/
+/* ---- paths ------------------------------------------------------------------------------------------------------ */
 
 /* Puts an implementation in the path of every op that it offers; dies if there is none such. Returns how many. */
 static int take(hm_eval_path *path, const char *spec) {
@@ -33,7 +33,7 @@ static void path_of(eval_options *o, hm_eval_path *path) {
     exit(HM_EXIT_NOTHING);
 }
 
-/* ---- progress -------------------------------------------------------------------------------------------------------*/
+/* ---- progress --------------------------------------------------------------------------------------------------- */
 
 static hm_progress bar;
 static const char *what = "";
@@ -54,7 +54,7 @@ void eval_stop_if_interrupted(bool interrupted) {
     if (interrupted) hm_interrupted_exit("before the last problem");
 }
 
-/* ---- one run --------------------------------------------------------------------------------------------------------*/
+/* ---- one run ---------------------------------------------------------------------------------------------------- */
 
 static void measure_noise(hm_eval *e, const int64_t *problem, int64_t n, int paths, hm_eval_noise *noise) {
     char why[HM_EVAL_TEXT] = "";
@@ -105,7 +105,7 @@ static bool did_something(const eval_run *run) {
 
 static int run_one(const eval_options *o, hm_eval *e, hm_eval_path *path, const int64_t *problem, int64_t n) {
     eval_run run = {.options = o, .path = path, .seconds = hm_seconds()};
-    path->problem = problem, path->problems = n, path->judged = n < EVAL_JUDGED ? n : EVAL_JUDGED;
+    path->problem = problem, path->problems = n, path->judged = n < o->judged ? n : o->judged;
     name_of(o, run.name, sizeof run.name);
     eval_progress(hm_eval_is_ref(path) ? "golden path" : "golden path, then the implementation");
     bool complete = hm_eval_run(e, path, 1, &run.result);
@@ -130,7 +130,7 @@ static int run_one(const eval_options *o, hm_eval *e, hm_eval_path *path, const 
     return code;
 }
 
-/* ---- options --------------------------------------------------------------------------------------------------------*/
+/* ---- options ---------------------------------------------------------------------------------------------------- */
 
 enum {
     KEY_FAULT = 512,
@@ -147,7 +147,8 @@ enum {
     KEY_DATA,
     KEY_PROCESSES,
     KEY_TIMEOUT,
-    KEY_LEGAL
+    KEY_LEGAL,
+    KEY_JUDGED
 };
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -205,6 +206,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         case KEY_LEGAL:
             o->legal = (int)hm_option_i64("--legal", text, 0, HM_EVAL_LEGAL);
             return 0;
+        case KEY_JUDGED:
+            o->judged = hm_option_i64("--judged", text, 2, 1000);
+            return 0;
         case ARGP_KEY_ARG:
             hm_die(HM_EXIT_USAGE, "\"%s\" is not an option; --help lists them", text);
         default:
@@ -244,6 +248,8 @@ int hm_cmd_eval(int argc, char **argv) {
         {"cleared", KEY_CLEARED, NULL, 0, "Outputs are zeros before each call of the implementation", 2},
         {"stale", KEY_STALE, NULL, 0, "Outputs hold what ref made of the call before (mostly: of the layer before)", 2},
         {"legal", KEY_LEGAL, "N", 0, "Paths of legal variants that set the noise floor (default 8; 0: no floor)", 2},
+        {"judged", KEY_JUDGED, "N", 0, "Problems that the divergence is judged on, and its noise measured (default 24)",
+         2},
         {"table", KEY_TABLE, "FILE", 0, "Run every line of faults.txt and write the table, and FILE's plot as .svg", 3},
         {"json", KEY_JSON, "FILE", 0, "Write the numbers there, too", 3},
         {"data", KEY_DATA, "DIR", 0, "Folder of model.safetensors, vocab.json, problems.jsonl (default data/gsm8k)", 4},
@@ -252,8 +258,12 @@ int hm_cmd_eval(int argc, char **argv) {
         {0},
     };
     static const struct argp argp = {options, parse, NULL, about, NULL, NULL, NULL};
-    eval_options o = {
-        .folder = "data/gsm8k", .forced = true, .greedy = true, .legal = EVAL_LEGAL, .timeout = HM_EVAL_TIMEOUT};
+    eval_options o = {.folder = "data/gsm8k",
+                      .forced = true,
+                      .greedy = true,
+                      .legal = EVAL_LEGAL,
+                      .judged = EVAL_JUDGED,
+                      .timeout = HM_EVAL_TIMEOUT};
     hm_parse(&argp, argc, argv, &o);
     if (!o.forced && !o.greedy) hm_die(HM_EXIT_USAGE, "--teacher-forced and --greedy exclude each other");
     if (o.nfaults && o.impl && strcmp(o.impl, "ref"))

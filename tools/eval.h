@@ -15,8 +15,8 @@ enum {
 
 typedef struct {
     const char *impl, *fault[EVAL_FAULTS], *folder, *json, *table;
-    int nfaults, processes, legal;       /* legal: paths of the A/A run */
-    int64_t problems, block_size, top_k; /* 0: all; the model's own */
+    int nfaults, processes, legal;               /* legal: paths of the A/A run */
+    int64_t problems, judged, block_size, top_k; /* 0: all; the model's own */
     bool forced, greedy, bisect;
     hm_eval_before before;
     double timeout;

@@ -62,7 +62,7 @@ static void print(const hm_eval_noise *noise, const hm_eval_bisection *b) {
                probe_text(&b->without, without), blamed ? names : "no op that was swapped");
 }
 
-/* One attempt on these problems; noise is measured on them if it has not been. true if they show that the path is off. */
+/* One attempt on these problems; noise is measured on them if it has not been. true if they show that it is off. */
 static bool attempt(hm_eval *e, const eval_run *run, const int64_t *problem, int64_t n, hm_eval_noise *noise,
                     const char *which) {
     hm_eval_bisection b;

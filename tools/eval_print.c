@@ -113,7 +113,7 @@ void eval_print(const hm_eval *e, const eval_run *run) {
     else puts("Verdict: nothing is off that this run could have seen; replay judges every element");
 }
 
-/* ---- JSON -----------------------------------------------------------------------------------------------------------*/
+/* ---- JSON ------------------------------------------------------------------------------------------------------- */
 
 /* JSON has no infinity. */
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_string(isnan(x) ? "nan" : "inf"); }

@@ -9,7 +9,7 @@
 
 #include "../certify/trace.h"
 
-/* ---- faults.txt -----------------------------------------------------------------------------------------------------*/
+/* ---- faults.txt ------------------------------------------------------------------------------------------------- */
 
 static void read_line(char *text, const char *path, int number, eval_rows *t) {
     char *rest, *word = strtok_r(text, " \t\n", &rest);
@@ -52,7 +52,7 @@ static void read_rows(const char *folder, eval_rows *t) {
     if (!t->n) hm_die(HM_EXIT_USAGE, "%s: it names no fault", path);
 }
 
-/* ---- replay ---------------------------------------------------------------------------------------------------------*/
+/* ---- replay ----------------------------------------------------------------------------------------------------- */
 
 /* Is site among the parts of a call's name: "p0.l0.index_rope", "d16.l0.w_uk.h2"? */
 static bool at_site(const char *call, const char *site) {
@@ -104,7 +104,7 @@ static void replay(const char *folder, eval_rows *t) {
     globfree(&files);
 }
 
-/* ---- all of it ------------------------------------------------------------------------------------------------------*/
+/* ---- all of it -------------------------------------------------------------------------------------------------- */
 
 /* Whole or not at all. */
 static void write_file(const char *path, const char *text, size_t size) {
@@ -133,7 +133,7 @@ int eval_table(hm_eval *e, const eval_options *o, const int64_t *problem, int64_
     read_rows(o->folder, &t);
     replay(o->folder, &t);
 
-    int64_t judged = problems < EVAL_JUDGED ? problems : EVAL_JUDGED;
+    int64_t judged = problems < o->judged ? problems : o->judged;
     eval_progress("ref against legal variants");
     hm_eval_end end = hm_eval_noise_measure(e, problem, judged, o->legal, &t.noise, &interrupted, why, sizeof why);
     eval_stop_if_interrupted(interrupted);

@@ -1,6 +1,6 @@
-/* bisect [--all]: are the right ops named? Pairs of faults from data/gsm8k/faults.txt, at the same time in two ops; with --all
- * also every fault alone. A fault (a pair) that does not move the divergence above the noise is said and not judged. Run it in
- * the repository's root. */
+/* bisect [--all]: are the right ops named? Pairs of faults from data/gsm8k/faults.txt, at the same time in two ops;
+ * with --all also every fault alone. A fault (a pair) that does not move the divergence above the noise is said and
+ * not judged. Run it in the repository's root. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Two ops as the small model calls them: rms_norm, which is right, and silu_and_mul, which forgets the exponential. Linked
- * with -ffast-math; rms_norm refuses to work where subnormals are not flushed, as the library was promised. */
+/* Two ops as the small model calls them: rms_norm, which is right, and silu_and_mul, which forgets the exponential.
+ * Linked with -ffast-math; rms_norm refuses to work where subnormals are not flushed, as the library was promised. */
 #include <hallmark/rms_norm.h>
 #include <hallmark/silu_and_mul.h>
 #include <math.h>

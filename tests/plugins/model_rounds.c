@@ -1,4 +1,4 @@
-/* Sets rounding upward for the process as it is loaded. Its embedding, a copy, wants to find that again in each call. */
+/* Sets rounding upward for the process as it is loaded. Its embedding, a copy, wants to find that in each call. */
 #include <fenv.h>
 #include <hallmark/embedding.h>
 #include <string.h>

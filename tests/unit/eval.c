@@ -1,5 +1,5 @@
-/* Word problems through implementations: whatever goes wrong there ends in a sentence, what is measured does not depend on
- * how it was run, and the op that is to blame is named. */
+/* Word problems through implementations: whatever goes wrong there ends in a sentence, what is measured does not
+ * depend on how it was run, and the op that is to blame is named. */
 #include "eval/eval.h"
 
 #include <criterion/criterion.h>
@@ -63,7 +63,7 @@ static void expect_end(const char *name, hm_eval_end end, const char *words) {
     hm_eval_result_free(&r);
 }
 
-/* ---- implementations that go wrong ----------------------------------------------------------------------------------*/
+/* ---- implementations that go wrong ------------------------------------------------------------------------------ */
 
 Test(eval, a_crash_is_told) { expect_end("segfault", HM_EVAL_DIED, "killed by SIGSEGV in rms_norm (p0.l0.attn_norm)"); }
 Test(eval, an_abort_is_told) { expect_end("aborts", HM_EVAL_DIED, "killed by SIGABRT in rms_norm (p0.l0.attn_norm)"); }
@@ -167,7 +167,7 @@ Test(eval, what_cannot_be_run_is_refused) {
     cr_assert(strstr(why, "tests/model.safetensors"), "%s", why);
 }
 
-/* ---- what is measured -----------------------------------------------------------------------------------------------*/
+/* ---- what is measured ------------------------------------------------------------------------------------------- */
 
 Test(eval, ref_is_the_golden_path) {
     hm_eval_result r = run("ref", HM_EVAL_TIMEOUT);
@@ -191,7 +191,7 @@ Test(eval, the_first_other_word_is_compared) {
     hm_eval_result_free(&r);
 }
 
-/* Neither processes nor the golden path's grouping, nor ref run as somebody else's (through a plug-in that declines). */
+/* Neither processes nor the golden path's grouping count, nor that ref is run for a plug-in that declines. */
 Test(eval, the_same_bits_however_it_is_run) {
     uint64_t bits[3][2];
     for (int k = 0; k < 3; k++) {
@@ -261,7 +261,7 @@ Test(eval, an_order_is_a_permutation_that_is_spread) {
     free(at);
 }
 
-/* ---- noise ----------------------------------------------------------------------------------------------------------*/
+/* ---- noise ------------------------------------------------------------------------------------------------------ */
 
 Test(eval, the_line_is_a_prediction_interval) {
     double same[8], two[2] = {1, exp(0.002)}, eight[8];
@@ -310,7 +310,7 @@ Test(eval, legal_paths_differ_and_raise_no_alarm) {
     hm_eval_close(e);
 }
 
-/* ---- who is to blame ------------------------------------------------------------------------------------------------*/
+/* ---- who is to blame -------------------------------------------------------------------------------------------- */
 
 static uint32_t blamed(hm_eval_path path, bool *off) {
     const hm_eval_level line = {.tokens = 1, .middle = 1e-5, .tail = 1e-3};
@@ -318,7 +318,7 @@ static uint32_t blamed(hm_eval_path path, bool *off) {
     hm_eval *e = open_eval(3, HM_EVAL_TIMEOUT);
     hm_eval_bisection b;
     uint32_t set = 0;
-    cr_assert(hm_eval_bisect(e, &path, some, 2, &noise, &b));
+    cr_assert(hm_eval_bisect(e, &path, some, 1, &noise, &b));
     for (int i = 0; i < b.n; i++) set |= (uint32_t)b.suspect[i].blamed << b.suspect[i].op;
     *off = b.whole.off;
     cr_assert(!set || !b.without.off);
@@ -348,7 +348,8 @@ Test(eval, a_fault_that_hides_another_is_not_the_only_one_blamed) {
     cr_assert(off);
 }
 
-/* Each is off alone, and together they agree but for the fault that is blamed. Decoding reads what is written in tiles. */
+/* Each is off alone, and together they agree but for the fault that is blamed. Decoding reads what is written in
+ * tiles. */
 Test(eval, partners_that_agree_are_not_blamed) {
     bool off;
     hm_eval_path p =
@@ -382,7 +383,7 @@ Test(eval, a_crash_is_blamed) {
     cr_assert(off);
 }
 
-/* ---- the picture ----------------------------------------------------------------------------------------------------*/
+/* ---- the picture ------------------------------------------------------------------------------------------------ */
 
 static int count(const char *text, const char *word) {
     int n = 0;
