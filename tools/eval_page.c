@@ -9,11 +9,15 @@
 /* What the golden path's words and the noise say of a row. */
 static bool score_is_off(const eval_row *r) { return hm_mcnemar(r->result.lost, r->result.gained) < HM_SCORE_ALPHA; }
 
-static bool is_seen(const eval_rows *t, const eval_row *r) {
-    bool off = r->result.end != HM_EVAL_DONE || score_is_off(r);
+static bool kl_is_off(const eval_rows *t, const eval_row *r) {
+    bool off = false;
     for (int mode = 0; mode < HM_EVAL_MODES; mode++)
         off |= hm_eval_above(&r->result.judged[mode], &t->noise.line[mode]);
     return off;
+}
+
+static bool is_seen(const eval_rows *t, const eval_row *r) {
+    return r->result.end != HM_EVAL_DONE || score_is_off(r) || kl_is_off(t, r);
 }
 
 static void kl_text(double kl, char text[32]) {
