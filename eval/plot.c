@@ -150,7 +150,18 @@ static void labels(xmlTextWriter *w, const hm_dot *dots, int64_t n, box *taken) 
                 taken[count++] = b;
                 if (which >= NEAR)
                     line(w, x_of(dots[i].x), y_of(dots[i].y) - RADIUS, x_of(dots[i].x), b.y1, "#999999", NULL);
-                words(w, b.x0, b.y1 - 2.5, "start", 10, dots[i].first ? "#000000" : "#555555", dots[i].label);
+                /* letters may be narrower than LETTER: the end towards the dot is the one that is fixed */
+                double x = x_of(dots[i].x);
+                bool left = b.x1 <= x, right = b.x0 >= x;
+                words(w,
+                      left    ? b.x1
+                      : right ? b.x0
+                              : (b.x0 + b.x1) / 2,
+                      b.y1 - 2.5,
+                      left    ? "end"
+                      : right ? "start"
+                              : "middle",
+                      10, dots[i].first ? "#000000" : "#555555", dots[i].label);
                 break;
             }
         }

@@ -145,7 +145,9 @@ char *eval_picture(const eval_rows *t) {
                            .filled = t->rows[i].caught,
                            .first = t->rows[i].seed};
     }
-    snprintf(title, sizeof title, "%d faults, one dot each: exact match against divergence", t->n);
+    snprintf(title, sizeof title,
+             "%d faults: exact match against divergence (black rings: %lld problems, others: %lld)", t->n,
+             (long long)t->all, (long long)t->problems);
     return hm_plot_svg(dots, t->n, fmax(t->noise.most[HM_EVAL_FORCED].mean, t->noise.most[HM_EVAL_GREEDY].mean), title,
                        "mean KL from the golden path a token, given the solution or in decoding, the larger (nats)",
                        "exact match", "replay of the model's tensors sees it", "it does not");
