@@ -127,8 +127,7 @@ hm_status hm_rotary_embedding(const hm_rotary_embedding_args *args) {
     hm_rotary_embedding_args full;
     hm_status s = hm_rotary_embedding_read(args, &full);
     if (s) return s;
-    if (full.query_out.place == HM_CUDA)
-        return hm_rotary_embedding_cuda(args);
+    if (full.query_out.place == HM_CUDA) return hm_rotary_embedding_cuda(args);
     return hm_rotary_embedding_ref(args);
 }
 

@@ -29,7 +29,7 @@ typedef hm_status hm_concat_mla_q_fn(const hm_concat_mla_q_args *args);
 HM_API hm_concat_mla_q_fn hm_concat_mla_q;       /* dispatches on the tensors' place */
 HM_API hm_concat_mla_q_fn hm_concat_mla_q_check; /* the contract as code; writes nothing */
 HM_API hm_concat_mla_q_fn hm_concat_mla_q_ref;   /* plain C + OpenMP */
-HM_API hm_concat_mla_q_fn hm_concat_mla_q_cuda; /* class wide; see cuda.h */
+HM_API hm_concat_mla_q_fn hm_concat_mla_q_cuda;  /* class wide; see cuda.h */
 
 #ifdef __cplusplus
 }

@@ -39,7 +39,7 @@ typedef hm_status hm_cp_gather_indexer_k_quant_cache_fn(const hm_cp_gather_index
 HM_API hm_cp_gather_indexer_k_quant_cache_fn hm_cp_gather_indexer_k_quant_cache;       /* dispatches on the place */
 HM_API hm_cp_gather_indexer_k_quant_cache_fn hm_cp_gather_indexer_k_quant_cache_check; /* the contract as code */
 HM_API hm_cp_gather_indexer_k_quant_cache_fn hm_cp_gather_indexer_k_quant_cache_ref;   /* plain C + OpenMP */
-HM_API hm_cp_gather_indexer_k_quant_cache_fn hm_cp_gather_indexer_k_quant_cache_cuda; /* class wide; see cuda.h */
+HM_API hm_cp_gather_indexer_k_quant_cache_fn hm_cp_gather_indexer_k_quant_cache_cuda;  /* class wide; see cuda.h */
 
 #ifdef __cplusplus
 }

@@ -35,7 +35,7 @@ typedef hm_status hm_embedding_fn(const hm_embedding_args *args);
 HM_API hm_embedding_fn hm_embedding;       /* dispatches on the place */
 HM_API hm_embedding_fn hm_embedding_check; /* the contract as code */
 HM_API hm_embedding_fn hm_embedding_ref;   /* plain C + OpenMP */
-HM_API hm_embedding_fn hm_embedding_cuda; /* class wide; see cuda.h */
+HM_API hm_embedding_fn hm_embedding_cuda;  /* class wide; see cuda.h */
 
 #ifdef __cplusplus
 }

@@ -47,7 +47,7 @@ typedef hm_status hm_fused_add_rms_norm_fn(const hm_fused_add_rms_norm_args *arg
 HM_API hm_fused_add_rms_norm_fn hm_fused_add_rms_norm;       /* dispatches on the tensors' place */
 HM_API hm_fused_add_rms_norm_fn hm_fused_add_rms_norm_check; /* the contract as code; writes nothing */
 HM_API hm_fused_add_rms_norm_fn hm_fused_add_rms_norm_ref;   /* plain C + OpenMP; same bits everywhere */
-HM_API hm_fused_add_rms_norm_fn hm_fused_add_rms_norm_cuda; /* class chain64; see cuda.h */
+HM_API hm_fused_add_rms_norm_fn hm_fused_add_rms_norm_cuda;  /* class chain64; see cuda.h */
 
 #ifdef __cplusplus
 }

@@ -39,7 +39,7 @@ typedef hm_status hm_index_weights_fn(const hm_index_weights_args *args);
 HM_API hm_index_weights_fn hm_index_weights;       /* dispatches on the tensors' place */
 HM_API hm_index_weights_fn hm_index_weights_check; /* the contract as code; writes nothing */
 HM_API hm_index_weights_fn hm_index_weights_ref;   /* plain C + OpenMP; the same bits on every CPU and thread count */
-HM_API hm_index_weights_fn hm_index_weights_cuda; /* class chain64; see cuda.h */
+HM_API hm_index_weights_fn hm_index_weights_cuda;  /* class chain64; see cuda.h */
 
 #ifdef __cplusplus
 }

@@ -55,7 +55,7 @@ typedef hm_status hm_indexer_k_quant_and_cache_fn(const hm_indexer_k_quant_and_c
 HM_API hm_indexer_k_quant_and_cache_fn hm_indexer_k_quant_and_cache;       /* dispatches on the tensors' place */
 HM_API hm_indexer_k_quant_and_cache_fn hm_indexer_k_quant_and_cache_check; /* the contract as code; writes nothing */
 HM_API hm_indexer_k_quant_and_cache_fn hm_indexer_k_quant_and_cache_ref;   /* plain C + OpenMP */
-HM_API hm_indexer_k_quant_and_cache_fn hm_indexer_k_quant_and_cache_cuda; /* class chain64; see cuda.h */
+HM_API hm_indexer_k_quant_and_cache_fn hm_indexer_k_quant_and_cache_cuda;  /* class chain64; see cuda.h */
 
 #ifdef __cplusplus
 }

@@ -43,7 +43,7 @@ typedef hm_status hm_layer_norm_fn(const hm_layer_norm_args *args);
 HM_API hm_layer_norm_fn hm_layer_norm;       /* dispatches on the tensors' place */
 HM_API hm_layer_norm_fn hm_layer_norm_check; /* the contract as code; writes nothing */
 HM_API hm_layer_norm_fn hm_layer_norm_ref;   /* plain C + OpenMP; the same bits on every CPU and thread count */
-HM_API hm_layer_norm_fn hm_layer_norm_cuda; /* class chain64; see cuda.h */
+HM_API hm_layer_norm_fn hm_layer_norm_cuda;  /* class chain64; see cuda.h */
 
 #ifdef __cplusplus
 }

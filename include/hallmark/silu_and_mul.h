@@ -36,7 +36,7 @@ typedef hm_status hm_silu_and_mul_fn(const hm_silu_and_mul_args *args);
 HM_API hm_silu_and_mul_fn hm_silu_and_mul;       /* dispatches on the place */
 HM_API hm_silu_and_mul_fn hm_silu_and_mul_check; /* the contract as code */
 HM_API hm_silu_and_mul_fn hm_silu_and_mul_ref;   /* plain C + OpenMP */
-HM_API hm_silu_and_mul_fn hm_silu_and_mul_cuda; /* class chain64; see cuda.h */
+HM_API hm_silu_and_mul_fn hm_silu_and_mul_cuda;  /* class chain64; see cuda.h */
 
 #ifdef __cplusplus
 }
