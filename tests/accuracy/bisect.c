@@ -8,7 +8,7 @@
 #include "../../certify/faults.h"
 #include "../../eval/eval.h"
 
-enum { PROBLEMS = 4, PAIRS = 12, LEAST = 10 /* pairs that have to be above the noise */, ROWS = 200 };
+enum { PAIRS = 10, ROWS = 200 };
 
 typedef struct {
     char spec[128];
@@ -38,7 +38,7 @@ static int check(hm_eval *e, const hm_eval_noise *noise, const int64_t *problem,
     uint32_t want = 1u << a->op, got = 0;
     path.of[a->op] = a->spec;
     if (b) path.of[b->op] = b->spec, want |= 1u << b->op;
-    if (!hm_eval_bisect(e, &path, problem, PROBLEMS, noise, &found)) return -1;
+    if (!hm_eval_bisect(e, &path, problem, noise->each, noise, &found)) return -1;
     for (int i = 0; i < found.n; i++) {
         got |= (uint32_t)found.suspect[i].blamed << found.suspect[i].op;
         if (!found.suspect[i].alone.off) want &= ~(1u << found.suspect[i].op); /* it is in the noise */
@@ -55,7 +55,7 @@ int main(int count, char **words) {
     hm_eval_worker_main(count, words);
     int n = read_rows(rows), named = 0, pairs = 0, wrong = 0;
     char why[HM_EVAL_TEXT] = "data/gsm8k/faults.txt names too few faults";
-    bool interrupted;
+    bool interrupted, all = count > 1 && !strcmp(words[1], "--all");
     hm_eval_noise noise;
     hm_eval *e = n < 2 * PAIRS ? NULL
                                : hm_eval_open(&(hm_eval_options){.folder = "data/gsm8k",
@@ -65,20 +65,19 @@ int main(int count, char **words) {
                                                                  .timeout = HM_EVAL_TIMEOUT},
                                               why, sizeof why);
     int64_t *problem = e ? hm_eval_order(hm_eval_problems(e)) : NULL;
-    if (!problem || hm_eval_noise_measure(e, problem, PROBLEMS, 8, &noise, &interrupted, why, sizeof why)) {
+    if (!problem || hm_eval_noise_measure(e, problem, all ? 4 : 2, 8, &noise, &interrupted, why, sizeof why)) {
         fprintf(stderr, "bisect: %s\n", why);
         return 2;
     }
-    for (int i = 0; pairs < PAIRS; i++) {
+    for (int i = 0; pairs < PAIRS && i < 50 * PAIRS; i++) {
         const row *a = &rows[i * 7 % n], *b = &rows[(i * 7 + 3 + i * 11) % n];
         if (a->op == b->op) continue;
         int result = check(e, &noise, problem, a, b);
         pairs += result != 0, named += result > 0, wrong += result < 0;
     }
     printf("%d pairs: %d named, %d wrong\n", pairs, named, wrong);
-    for (int i = 0; i < n && count > 1 && !strcmp(words[1], "--all"); i++)
-        wrong += check(e, &noise, problem, &rows[i], NULL) < 0;
+    for (int i = 0; i < n && all; i++) wrong += check(e, &noise, problem, &rows[i], NULL) < 0;
     hm_eval_close(e);
     free(problem);
-    return wrong || named < LEAST;
+    return wrong || named < PAIRS;
 }
