@@ -1,6 +1,6 @@
-/* concat_and_cache_mla. Copies: 16 bytes a thread where everything lies at multiples of that, else an element. Codes: 16
- * threads a tile, and 16 for the rotated key behind the four tiles, where everything lies at multiples of 8 bytes; else a
- * warp for each. */
+/* concat_and_cache_mla. Copies: 16 bytes a thread where everything lies at multiples of that, else an element. Codes:
+ * 16 threads a tile, and 16 for the rotated key behind the four tiles, where everything lies at multiples of 8 bytes;
+ * else a warp for each. */
 #include "fp8.cuh"
 
 extern "C" {

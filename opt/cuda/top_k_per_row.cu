@@ -4,8 +4,8 @@
  * that all ranks differ and the larger comes first. Wanted are the k largest, in order.
  *   1. A bar: at a sample of the row, so low that k ranks stand above it and so high that they fit into shared memory.
  *   2. Those above the bar are collected, in one reading of the row. Their number says whether the bar was good; if it
- *      was not (ties, or a sample unlike the row), the ranks are counted by their digits from the top, 11 bits a reading,
- *      until what lies above the digits that are known fits, and that is collected.
+ *      was not (ties, or a sample unlike the row), the ranks are counted by their digits from the top, 11 bits a
+ *      reading, until what lies above the digits that are known fits, and that is collected.
  *   3. What was collected, in any order, is sorted: buckets of equal width by value, then within each bucket by
  *      comparing; if a bucket is full (values that are far apart), all of it by a bitonic sort.
  * k above MOST is done MOST at a time: each round takes what ranks behind the round before. */
@@ -60,8 +60,8 @@ struct window {
     uint32_t n;
 };
 
-/* The largest values come into the first bucket. Each step is monotone, rounded as it may be, so that no larger value has
- * a later bucket; what is infinite has the first or the last. */
+/* The largest values come into the first bucket. Each step is monotone, rounded as it may be, so that no larger value
+ * has a later bucket; what is infinite has the first or the last. */
 struct buckets {
     float low, scale;
     __device__ __forceinline__ uint32_t of(uint64_t rank) const {
@@ -76,8 +76,8 @@ struct buckets {
 /* What a block of THREADS threads does; all of them call each function. */
 template <int THREADS>
 struct block {
-    /* Calls take(v, index_of, live) for N elements a thread at a time, with whole warps; live: which of the N are there.
- * CLOSE: neighbours in memory, read 16 bytes at a time but for a few at both ends. */
+    /* Calls take(v, index_of, live) for N elements a thread at a time, with whole warps; live: which N there are.
+     * CLOSE: neighbours in memory, read 16 bytes at a time but for a few at both ends. */
     template <int N, bool CLOSE, typename F>
     static __device__ __forceinline__ void for_each(const window &w, const F &take) {
         float v[N];
@@ -141,7 +141,7 @@ struct block {
         return sum - v;
     }
 
-    /* s.digit: the bin with the wanted-th largest; s.before: how many are in the bins above it. Needs a barrier before. */
+    /* s.digit: the bin of the wanted-th largest; s.before: how many are above that bin. Needs a barrier before. */
     static __device__ __forceinline__ void find_bin(shared &s, uint32_t wanted) {
         constexpr int EACH = BINS / THREADS;
         const int top = BINS - 1 - EACH * threadIdx.x;
@@ -158,7 +158,7 @@ struct block {
         __syncthreads();
     }
 
-    /* One more in the bin, for the threads of the warp that are live: those that agree with the first of them together. */
+    /* One more in the bin, for the live threads of the warp; those that agree with the first of them at once. */
     static __device__ __forceinline__ void count_in(shared &s, uint32_t bin, bool live) {
         const uint32_t who = __ballot_sync(~0u, live);
         if (!who) return;
@@ -169,10 +169,10 @@ struct block {
         else if (live && bin != common) atomicAdd(&s.bin[bin], 1u);
     }
 
-    /* ---- 1: a bar ----------------------------------------------------------------------------------------------------- */
+    /* ---- 1: a bar ------------------------------------------------------------------------------------------------ */
 
-    /* The key at a sample's rank; runs of 32 elements from places that are equally far apart. Exact to 22 bits, downward; to
- * 32 where more of the sample agree in these than there is room to spare for. */
+    /* The key at a sample's rank; runs of 32 elements from places that are equally far apart. To 22 bits, downward,
+     * or to 32 where more of the sample agree in these than there is room to spare for. */
     static __device__ __forceinline__ uint32_t bar_of(shared &s, const window &w, uint32_t k) {
         const uint32_t size = (w.n / 20 + 2047) / 2048 * 2048;
         const uint32_t runs = size / 32;
@@ -205,10 +205,10 @@ struct block {
         return prefix;
     }
 
-    /* ---- 2: to collect ------------------------------------------------------------------------------------------------ */
+    /* ---- 2: to collect ------------------------------------------------------------------------------------------- */
 
-    /* Appends the indices of those of N elements that `chosen` names, for look_up; what finds no room is counted alone. Whole
- * warps. */
+    /* Appends the indices of those of N elements that `chosen` names, for look_up; what has no room only counts. Whole
+     * warps. */
     template <int N, typename I>
     static __device__ __forceinline__ void append(shared &s, const I &index_of, uint32_t chosen) {
         if (!__any_sync(~0u, chosen)) return;
@@ -246,8 +246,8 @@ struct block {
         __syncthreads();
     }
 
-    /* All that are not below the bar, by value: a NaN is below nothing, and nothing is below a NaN. Stops when there is no
- * room. */
+    /* All that are not below the bar, by value: a NaN is below nothing, and nothing is below a NaN. Stops when there is
+     * no room. */
     template <int N, bool CLOSE>
     static __device__ __forceinline__ void collect_above(shared &s, const window &w, float bar) {
         for_each<N, CLOSE>(w, [&](const float *v, const auto &index_of, uint32_t live) {
@@ -305,7 +305,7 @@ struct block {
         look_up(s, w);
     }
 
-    /* ---- 3: to sort --------------------------------------------------------------------------------------------------- */
+    /* ---- 3: to sort ---------------------------------------------------------------------------------------------- */
 
     static __device__ __forceinline__ void sort_bitonic(shared &s, uint32_t count) {
         uint32_t size = 2;
@@ -391,7 +391,7 @@ struct block {
     }
 };
 
-/* ------------------------------------------------------------------------------------------------------------------- */
+/* -------------------------------------------------------------------------------------------------------------- */
 
 /* The window of a row, in v and n; false: it is not within the columns, and the row stays as it is. */
 __device__ __forceinline__ bool window_of(const params &p, int64_t row, window *w) {

@@ -1,4 +1,4 @@
-/* translate_indices: a block a row, four indices a thread at a time where rows lie at multiples of 16 bytes, else one. */
+/* translate_indices: a block a row; four indices a thread where rows lie at multiples of 16 bytes, else one. */
 #include "common.cuh"
 
 extern "C" {
