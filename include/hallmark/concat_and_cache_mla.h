@@ -56,6 +56,7 @@ typedef hm_status hm_concat_and_cache_mla_fn(const hm_concat_and_cache_mla_args 
 HM_API hm_concat_and_cache_mla_fn hm_concat_and_cache_mla;       /* dispatches on the tensors' place */
 HM_API hm_concat_and_cache_mla_fn hm_concat_and_cache_mla_check; /* the contract as code; writes nothing */
 HM_API hm_concat_and_cache_mla_fn hm_concat_and_cache_mla_ref;   /* plain C + OpenMP */
+HM_API hm_concat_and_cache_mla_fn hm_concat_and_cache_mla_cuda;  /* class chain64; see cuda.h */
 
 #ifdef __cplusplus
 }

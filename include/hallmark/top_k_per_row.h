@@ -40,7 +40,8 @@ typedef struct {
 typedef hm_status hm_top_k_per_row_fn(const hm_top_k_per_row_args *args);
 HM_API hm_top_k_per_row_fn hm_top_k_per_row;       /* dispatches on the tensors' place */
 HM_API hm_top_k_per_row_fn hm_top_k_per_row_check; /* the contract as code; writes nothing */
-HM_API hm_top_k_per_row_fn hm_top_k_per_row_ref; /* plain C + OpenMP; the same indices on every CPU and thread count */
+HM_API hm_top_k_per_row_fn hm_top_k_per_row_ref;  /* plain C + OpenMP; the same indices on every CPU and thread count */
+HM_API hm_top_k_per_row_fn hm_top_k_per_row_cuda; /* class wide; see cuda.h */
 
 #ifdef __cplusplus
 }

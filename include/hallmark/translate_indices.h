@@ -38,6 +38,7 @@ typedef hm_status hm_translate_indices_fn(const hm_translate_indices_args *args)
 HM_API hm_translate_indices_fn hm_translate_indices;       /* dispatches on the tensors' place */
 HM_API hm_translate_indices_fn hm_translate_indices_check; /* the contract as code; writes nothing */
 HM_API hm_translate_indices_fn hm_translate_indices_ref;   /* plain C + OpenMP */
+HM_API hm_translate_indices_fn hm_translate_indices_cuda;  /* class wide; see cuda.h */
 
 #ifdef __cplusplus
 }
