@@ -1,5 +1,5 @@
-/* bisect [--all]: are the right ops named? Pairs of faults from data/gsm8k/faults.txt, at the same time in two ops;
- * with --all also every fault alone. A fault (a pair) that does not move the divergence above the noise is said and
+/* bisect [--all]: are the right ops named? Pairs of faults from data/gsm8k/faults.txt, at the same time in two ops: 3
+ * pairs, with --all 10 and also every fault alone. A fault (a pair) that does not move the divergence above the noise is said and
  * not judged. Run it in the repository's root. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +56,7 @@ int main(int count, char **words) {
     int n = read_rows(rows), named = 0, pairs = 0, wrong = 0;
     char why[HM_EVAL_TEXT] = "data/gsm8k/faults.txt names too few faults";
     bool interrupted, all = count > 1 && !strcmp(words[1], "--all");
+    int enough = all ? PAIRS : 3;
     hm_eval_noise noise;
     hm_eval *e = n < 2 * PAIRS ? NULL
                                : hm_eval_open(&(hm_eval_options){.folder = "data/gsm8k",
@@ -69,7 +70,7 @@ int main(int count, char **words) {
         fprintf(stderr, "bisect: %s\n", why);
         return 2;
     }
-    for (int i = 0; pairs < PAIRS && i < 50 * PAIRS; i++) {
+    for (int i = 0; pairs < enough && i < 50 * PAIRS; i++) {
         const row *a = &rows[i * 7 % n], *b = &rows[(i * 7 + 3 + i * 11) % n];
         if (a->op == b->op) continue;
         int result = check(e, &noise, problem, a, b);
@@ -79,5 +80,5 @@ int main(int count, char **words) {
     for (int i = 0; i < n && all; i++) wrong += check(e, &noise, problem, &rows[i], NULL) < 0;
     hm_eval_close(e);
     free(problem);
-    return wrong || named < PAIRS;
+    return wrong || named < enough;
 }
