@@ -29,7 +29,8 @@ static void path_of(eval_options *o, hm_eval_path *path) {
     int ops = o->nfaults ? 0 : take(path, o->impl ? o->impl : "ref");
     for (int i = 0; i < o->nfaults; i++) ops += take(path, o->fault[i]);
     if (ops) return;
-    printf("Nothing could run: %s offers no op that the model has.\n", o->nfaults ? o->fault[0] : o->impl);
+    printf("Nothing could run: %s offers no op that the model has, or none for tensors of the host.\n",
+           o->nfaults ? o->fault[0] : o->impl);
     exit(HM_EXIT_NOTHING);
 }
 

@@ -166,6 +166,9 @@ void eval_write_json(const hm_eval *e, const eval_run *run, const char *path) {
                              : o->before == HM_EVAL_STALE ? "stale"
                                                           : "as it is",
                              "off", run->off, "ended", done ? "" : r->why, "calls", calls, "kl", kl);
+    char bits[32];
+    snprintf(bits, sizeof bits, "%016llx", (unsigned long long)r->bits);
+    if (done) json_object_set_new(root, "bits", json_string(bits));
     if (done && o->greedy) json_object_set_new(root, "exact_match", exact_match_of(r));
     if (done && o->forced) json_object_set_new(root, "tokens", tokens_of(r));
     if (run->noise.paths) json_object_set_new(root, "noise", noise_of(&run->noise));

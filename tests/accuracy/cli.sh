@@ -282,6 +282,8 @@ r = json.load(open("eval.json"))
 assert r["schema"] == "hallmark.eval/1" and r["problems"] == 8 and r["impl"] == "fault:rotary_embedding.not_rotated@index_rope"
 assert r["exact_match"]["lost"] == 8 and r["exact_match"]["p"] == 2 ** -7 and list(r["calls"]) == ["rotary_embedding"]
 assert r["kl"]["given_the_solution"]["mean"] > 1 > r["kl"]["given_the_solution"]["noise"]["mean"] and r["noise"]["alarm"] == ""'
+for n in 1 3; do run 0 "${gsm8k[@]}" --fault rms_norm.rs_previous_row --problems 52 --teacher-forced --legal 6 --judged 2 --processes $n --json $n.json; done
+check "eval: the same for any number of processes" cmp 1.json 3.json
 run 1 "${gsm8k[@]}" --fault rms_norm.eps_dropped --teacher-forced
 check "eval: NaN is off" grep -q '^given the solution .* inf ' out
 run 2 "${gsm8k[@]}" --json /nowhere/eval.json
