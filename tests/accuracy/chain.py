@@ -15,11 +15,9 @@ import json
 import os
 import struct
 import subprocess
-import sys
 import tempfile
-import traceback
 
-from independent import BF16, F32, Stop, read_safetensors, stop, write_safetensors
+from independent import BF16, F32, end, read_safetensors, stop, write_safetensors
 from independent_indexer import DIM, Call, codes_of, index_weight, layer_norm, logit, rotary, scale_of, top_k
 
 STEPS = {"norm": "layer_norm", "rotary": "rotary_embedding", "write": "indexer_k_quant_and_cache", "quant": "quant_fp8_group",
@@ -217,10 +215,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Stop as sentence:
-        print("chain.py: %s" % sentence, file=sys.stderr)
-    except Exception:  # whatever it was, nothing was judged
-        traceback.print_exc()
-    sys.exit(2)
+    end(main)

@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import mpmath
 
@@ -714,6 +714,111 @@ def run(command):
     return result.stdout
 
 
+# ---- what the other computations share ----------------------------------------------------------------------------------------------
+
+def make(hallmark, path, lines, *options):
+    """Has golden's answers for these cases written to a file, with their inputs."""
+    run([hallmark, "golden", "--inputs", *options, "-o", path] + [word for line in lines for word in ("--case", line)])
+
+
+def load(tensors, name):
+    """Values and shape of a tensor; None for one that is not there."""
+    if name not in tensors:
+        return None, None
+    dtype, shape, data = tensors[name]
+    if dtype in ("I64", "I32"):
+        return struct.unpack("<%d%s" % (math.prod(shape), "q" if dtype == "I64" else "i"), data), shape
+    if dtype == "F8_E8M0":
+        return [math.ldexp(1, b - 127) if b != 255 else math.nan for b in data], shape
+    return DTYPE[dtype].decode(data), shape
+
+
+def out_comparison(judges, modes):
+    """compare() of by_class for ops with one output, `out`: judges[op] yields (does it agree, what it is here) for each element."""
+
+    def compare_out(path, c, most, counts, kinds):
+        notes, tensors = read_safetensors(path)
+        differing = 0
+        for call in json.loads(notes["hallmark.calls"]):
+            base = call["id"] + "/%s.out"
+            (ideal, _), (lo, _), (hi, _) = (load(tensors, base % kind) for kind in ("ideal", "lo", "hi"))
+            flags = tensors.get(base % "flags", (None, None, bytes(len(ideal))))[2]
+
+            def found(i):
+                return ideal[i], lo[i], hi[i], flags[i]
+
+            done = 0
+            for good, why in judges[call["op"]](call, tensors, c, kinds, found):
+                counts[modes(call, tensors)] += 1
+                if not good:
+                    differing += 1
+                    if differing <= most:
+                        print("%s %s class %s, out[%d]: golden %s; here %s" % (call["id"], call["attrs"], c, done, found(done), why))
+                done += 1
+            if done < len(ideal):
+                stop("%s: %d of %d elements were compared" % (call["id"], done, len(ideal)))
+        return differing
+
+    return compare_out
+
+
+def ask(doc, most="differing elements to print for each file"):
+    """The options that all have."""
+    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
+    parser.add_argument("hallmark")
+    parser.add_argument("--most", type=int, default=10, help="how many " + most)
+    return parser
+
+
+def ask_golden(parser):
+    parser.add_argument("--golden", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../data/golden"))
+    return parser
+
+
+def listed(counts):
+    return ", ".join("%d %s" % (n, k) for k, n in sorted(counts.items()))
+
+
+def conclude(differing, short, what="elements"):
+    print("%d %s differ" % (differing, what) if differing else "all agree")
+    return 1 if differing else 2 if short else 0
+
+
+def by_class(doc, groups, compare, promised):
+    """main() of a computation that looks at golden in several classes: for each (class, lists of cases) what compare() counts, of which
+    there must be as much as is promised."""
+    parser = ask(doc)
+    parser.add_argument("--keep", help="leave the files in this folder")
+    options = parser.parse_args()
+    differing, short = 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        folder = options.keep or folder
+        for c, batches in groups:
+            counts, kinds = Counter(), Counter()
+            for lines in batches:
+                path = os.path.join(folder, "%s-%s.safetensors" % (lines[0].split()[0], c))
+                make(options.hallmark, path, lines, "--class", c)
+                differing += compare(path, c, options.most, counts, kinds)
+            for what, n in sorted(counts.items()):
+                print("class %-8s %-56s %7d elements%s" % (c, what, n, "" if n >= promised else ": fewer than promised"))
+                short += n < promised
+            print("class %-8s %s" % (c, listed(kinds)))
+    return conclude(differing, short)
+
+
+def end(main):
+    """Ends with what main() says; with 2 and the reason where nothing was compared."""
+    try:
+        sys.exit(main())
+    except Stop as sentence:
+        print("%s: %s" % (os.path.basename(sys.argv[0]), sentence), file=sys.stderr)
+    except Exception:
+        traceback.print_exc()
+    sys.exit(2)
+
+
+# ---- this computation --------------------------------------------------------------------------------------------------------------
+
 def generator_cases(hallmark):
     """Lines for every generator that the tool lists, over a spread of modes."""
     names = [line.split()[0] for line in run([hallmark, "list", "generators"]).splitlines()[1:] if line.strip()]
@@ -741,11 +846,9 @@ def job(hallmark, folder, c, trace, lines, most):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("hallmark")
+    parser = ask(__doc__)
     parser.add_argument("--class", dest="classes", action="append", help="for the traces written here (default: wide and chain64)")
     parser.add_argument("--keep", help="leave the files in this folder")
-    parser.add_argument("--most", type=int, default=10, help="how many differing elements to print for each file")
     options = parser.parse_args()
     classes = options.classes or ["wide", "chain64"]
     with tempfile.TemporaryDirectory() as folder:
@@ -764,8 +867,7 @@ def main():
     differing = sum(t.mismatches for t in list(tallies.values()) + list(generated.values()))
     short = report(tallies, classes, "Every combination of modes and dtypes, on inputs made here", PROMISED)
     report(generated, ALL_CLASSES, "%d cases of Hallmark's generators" % len(lines), 0)
-    print("%d elements differ" % differing if differing else "all agree")
-    return 1 if differing else 2 if short else 0
+    return conclude(differing, short)
 
 
 def report(tallies, classes, title, promised):
@@ -796,10 +898,4 @@ def report(tallies, classes, title, promised):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Stop as sentence:
-        print("independent.py: %s" % sentence, file=sys.stderr)
-    except Exception:  # whatever it was, nothing was compared
-        traceback.print_exc()
-    sys.exit(2)
+    end(main)

@@ -16,20 +16,17 @@ token and N-th head, and of every element of it
   outer         what the most generous reading of the class admits, a sum of magnitudes throughout: [lo, hi] has to lie in it.
 Exit 0: all agree; 1: something does not; 2: less was compared than promised, or the tool failed.
 """
-import argparse
 import json
 import math
 import os
 import struct
-import sys
 import tempfile
-import traceback
 from collections import Counter
 from operator import mul
 
 import mpmath
 
-from independent import BF16, DTYPE, F32, Stop, from_mpf, read_safetensors, round_to, run, stop
+from independent import BF16, DTYPE, F32, ask, ask_golden, conclude, end, from_mpf, listed, make, read_safetensors, round_to, stop
 
 BITS = 400
 mpmath.mp.prec = BITS + 64
@@ -398,7 +395,7 @@ def compare(hallmark, path, folder, options, counts):
     notes, golden = read_safetensors(path)
     entries = json.loads(notes["hallmark.golden.calls"])
     inputs = os.path.join(folder, "inputs")
-    run([hallmark, "golden", "--inputs", "-o", inputs] + [word for e in entries for word in ("--case", e["case"])])
+    make(hallmark, inputs, [e["case"] for e in entries])
     made_notes, tensors = read_safetensors(inputs)
     differing = turn = 0
     for e, call in zip(entries, json.loads(made_notes["hallmark.calls"])):
@@ -422,32 +419,22 @@ def compare(hallmark, path, folder, options, counts):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("hallmark")
-    parser.add_argument("--golden", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../data/golden"))
+    parser = ask_golden(ask(__doc__))
     parser.add_argument("--every", type=int, default=3, help="which heads are compared")
-    parser.add_argument("--most", type=int, default=10, help="how many differing elements to print for each file")
     options = parser.parse_args()
     differing, total = 0, Counter()
     with tempfile.TemporaryDirectory() as folder:
         for op in ("sparse_mla_decode", "mla_prefill"):
             counts = Counter()
             wrong, calls = compare(options.hallmark, os.path.join(options.golden, op + ".safetensors"), folder, options, counts)
-            print("%-18s %3d calls: %s" % (op, calls, ", ".join("%d %s" % (n, k) for k, n in sorted(counts.items()))))
+            print("%-18s %3d calls: %s" % (op, calls, listed(counts)))
             differing += wrong
             total.update(counts)
     short = [kind for kind, n in PROMISED.items() if total[kind] < n]
     if short:
         print("fewer than promised: " + ", ".join(short))
-    print("%d elements differ" % differing if differing else "all agree")
-    return 1 if differing else 2 if short else 0
+    return conclude(differing, short)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Stop as sentence:
-        print("independent_attention.py: %s" % sentence, file=sys.stderr)
-    except Exception:  # whatever it was, nothing was compared
-        traceback.print_exc()
-    sys.exit(2)
+    end(main)

@@ -11,20 +11,13 @@ bits, exponentials to 1,200. For every element
   outer   the bound of the contract's class, from its text, grown by 1 in 64: [lo, hi] has to lie in it.
 Exit 0: all agree; 1: something does not; 2: less was compared than promised, or the tool failed.
 """
-import argparse
-import json
 import math
-import os
 import struct
-import sys
-import tempfile
-import traceback
-from collections import Counter
 
 import mpmath
 from mpmath import mpf
 
-from independent import DTYPE, F32, Stop, read_safetensors, round_to, run, stop
+from independent import DTYPE, by_class, end, load, out_comparison, round_to
 
 mpmath.mp.prec = 1200
 PROMISED = 500
@@ -39,16 +32,6 @@ def rn(dtype, v):
         return float(v)
     sign, man, exp, _ = mpf(v)._mpf_
     return round_to(dtype, (-int(man) if sign else int(man), int(exp)))[0] + 0.0
-
-
-def load(tensors, name):
-    if name not in tensors:
-        return None, None
-    dtype, shape, data = tensors[name]
-    if dtype in ("I64", "I32"):
-        size = 8 if dtype == "I64" else 4
-        return struct.unpack("<%d%s" % (len(data) // size, "q" if size == 8 else "i"), data), shape
-    return DTYPE[dtype].decode(data), shape
 
 
 def single(v):
@@ -225,62 +208,15 @@ def cases(c):
             yield "linear x=%s[4,%d] weight=%s[5,%d] bias=%s out=%s[4,5] gen=%s seed=%d" % (T, (33, 70)[g % 2], T, (33, 70)[g % 2], bias, out, generator, 3 + g)
 
 
-def compare(path, c, most, counts, kinds):
-    notes, tensors = read_safetensors(path)
-    differing = 0
-    for call in json.loads(notes["hallmark.calls"]):
-        op = call["op"]
-        base = call["id"] + "/%s.out"
-        (ideal, _), (lo, _), (hi, _) = (load(tensors, base % kind) for kind in ("ideal", "lo", "hi"))
-        flags = tensors.get(base % "flags", (None, None, bytes(len(ideal))))[2]
-
-        def found(i):
-            return ideal[i], lo[i], hi[i], flags[i]
-
-        done = 0
-        for good, why in OPS[op](call, tensors, c, kinds, found):
-            counts[op] += 1
-            done += 1
-            if not good:
-                differing += 1
-                if differing <= most:
-                    print("%s %s class %s, out[%d]: golden %s; here %s" % (call["id"], call["attrs"], c, done - 1, found(done - 1), why))
-        if done < len(ideal):
-            stop("%s: %d of %d elements were compared" % (call["id"], done, len(ideal)))
-    return differing
+def groups():
+    for c in CLASSES:
+        lines = list(cases(c))
+        yield c, [mine for mine in ([line for line in lines if line.startswith(op)] for op in OPS) if mine]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("hallmark")
-    parser.add_argument("--keep", help="leave the files in this folder")
-    parser.add_argument("--most", type=int, default=10, help="how many differing elements to print for each file")
-    options = parser.parse_args()
-    differing, short = 0, 0
-    with tempfile.TemporaryDirectory() as folder:
-        folder = options.keep or folder
-        for c in CLASSES:
-            counts, kinds = Counter(), Counter()
-            for op in OPS:
-                path = os.path.join(folder, "%s-%s.safetensors" % (op, c))
-                lines = [line for line in cases(c) if line.startswith(op)]
-                if not lines:
-                    continue
-                run([options.hallmark, "golden", "--inputs", "--class", c, "-o", path] + [word for line in lines for word in ("--case", line)])
-                differing += compare(path, c, options.most, counts, kinds)
-            for op, n in sorted(counts.items()):
-                print("class %-8s %-24s %7d elements%s" % (c, op, n, "" if n >= PROMISED else ": fewer than promised"))
-                short += n < PROMISED
-            print("class %-8s %s" % (c, ", ".join("%d %s" % (n, k) for k, n in sorted(kinds.items()))))
-    print("%d elements differ" % differing if differing else "all agree")
-    return 1 if differing else 2 if short else 0
+    return by_class(__doc__, groups(), out_comparison(OPS, lambda call, tensors: call["op"]), PROMISED)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Stop as sentence:
-        print("independent_engine.py: %s" % sentence, file=sys.stderr)
-    except Exception:  # whatever it was, nothing was compared
-        traceback.print_exc()
-    sys.exit(2)
+    end(main)

@@ -14,15 +14,12 @@ pass; chains with a known bug have to fail in the output that the bug shows in f
 bound of the steps from the contract's text: 1.02 of it is too much.
 Exit 0: all agree; 1: something does not; 2: less was compared than promised, or the tool failed.
 """
-import argparse
 import json
 import math
 import os
 import struct
 import subprocess
-import sys
 import tempfile
-import traceback
 from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
@@ -30,7 +27,7 @@ from operator import mul
 
 import mpmath
 
-from independent import BF16, DTYPE, F32, Stop, read_safetensors, round_to, run, stop, write_safetensors
+from independent import BF16, DTYPE, F32, ask, ask_golden, conclude, end, listed, make, read_safetensors, stop, write_safetensors
 from independent_indexer_cache import FORMATS, code_byte, power_above, values_of
 
 BITS, UNSPECIFIED = 8, 16
@@ -526,16 +523,12 @@ def verdicts(hallmark, calls, notes, folder, counts, most):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("hallmark")
-    parser.add_argument("--golden", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../data/golden"))
-    parser.add_argument("--most", type=int, default=10, help="how many differing elements to print")
-    options = parser.parse_args()
+    options = ask_golden(ask(__doc__, "differing elements to print")).parse_args()
     differing, counts, calls = 0, Counter(), []
     with tempfile.TemporaryDirectory() as folder:
         inputs = os.path.join(folder, "inputs")
         entries = json.loads(read_safetensors(os.path.join(options.golden, "indexer.safetensors"))[0]["hallmark.golden.calls"])
-        run([options.hallmark, "golden", "--inputs", "-o", inputs] + [word for e in entries for word in ("--case", e["case"])])
+        make(options.hallmark, inputs, [e["case"] for e in entries])
         notes, tensors = read_safetensors(inputs)
         for entry, made in zip(entries, json.loads(notes["hallmark.calls"])):
             call = Call(made, tensors)
@@ -544,19 +537,12 @@ def main():
             calls.append((call, exact, entry["case"]))
         calls.append(moved_code())
         differing += verdicts(options.hallmark, calls, notes, folder, counts, options.most)
-    print("indexer, %d calls: %s" % (len(calls), ", ".join("%d %s" % (n, k) for k, n in sorted(counts.items()))))
+    print("indexer, %d calls: %s" % (len(calls), listed(counts)))
     short = [kind for kind, n in PROMISED.items() if counts[kind] < n]
     if short:
         print("fewer than promised: " + ", ".join(short))
-    print("%d elements or verdicts differ" % differing if differing else "all agree")
-    return 1 if differing else 2 if short else 0
+    return conclude(differing, short, "elements or verdicts")
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Stop as sentence:
-        print("independent_indexer.py: %s" % sentence, file=sys.stderr)
-    except Exception:  # whatever it was, nothing was compared
-        traceback.print_exc()
-    sys.exit(2)
+    end(main)

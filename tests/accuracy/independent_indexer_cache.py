@@ -15,19 +15,13 @@ For every byte of the cache that indexer_k_quant_and_cache writes to:
 For every element that cp_gather_indexer_k_quant_cache writes: the bits that the cache or, for padding, the output held.
 Exit 0: all agree; 1: something does not; 2: less was compared than promised, or the tool failed.
 """
-import argparse
 import json
 import math
-import os
 import struct
-import sys
-import tempfile
-import traceback
 from bisect import bisect_left
-from collections import Counter
 from fractions import Fraction
 
-from independent import DTYPE, Stop, read_safetensors, run, stop
+from independent import DTYPE, by_class, end, read_safetensors, stop
 
 PROMISED = 1000
 GAPS, BITS, UNSPECIFIED = 4, 8, 16
@@ -213,74 +207,61 @@ def cases():
     return write, read
 
 
-def compare(path, c, most, counts, kinds):
-    notes, tensors = read_safetensors(path)
-    differing = 0
-    for call in json.loads(notes["hallmark.calls"]):
-        attrs = call["attrs"]
-        modes = " ".join(attrs[k] for k in ("layout", "code_format", "scale_format") if k in attrs)
-        for field, (size, expected) in (writer if call["op"].startswith("indexer") else gather)(call, tensors, c, kinds).items():
-            base = call["id"] + "/%s." + field
-            ideal, lo, hi = (raw(tensors, base % kind) for kind in ("ideal", "lo", "hi"))
-            flags = raw(tensors, base % "flags") if base % "flags" in tensors else bytes(len(expected))
-            parts = {}
-            if base % "parts" in tensors:
-                ends = raw(tensors, base % "parts")
-                for i, at in enumerate(integers(tensors, base % "parts_at")):
-                    parts.setdefault(at, []).append((ends[2 * i], ends[2 * i + 1]))
-            if not len(expected) * size == len(ideal) == len(lo) == len(hi) or len(flags) != len(expected):
-                stop("%s: %s of %s has %d bytes, not %d" % (path, field, call["id"], len(ideal), len(expected) * size))
-            for i, e in enumerate(expected):
-                counts[call["op"], modes] += 1
-                here = bytes(ideal[i * size:(i + 1) * size])
-                if e is None:
-                    kinds["unsaid"] += 1
-                    good = flags[i] == UNSPECIFIED
-                else:
-                    want, flag, sets = e
-                    kinds[{BITS: "points", GAPS: "sets", 0: "intervals"}[flag]] += 1
-                    good = flags[i] == flag and here == (bytes([want]) if size == 1 and isinstance(want, int) else bytes(want))
-                    if sets and flag == GAPS:
-                        good = good and parts.get(i) == sets
-                    elif sets:
-                        good = good and (lo[i], hi[i]) == sets[0]
-                if good:
-                    continue
-                differing += 1
-                if differing <= most:
-                    print("%s %s %s class %s, %s[%d]: golden %s lo %d hi %d flags %d; here %s" % (
-                        call["id"], call["op"], modes, c, field, i, here.hex(), lo[i * size], hi[i * size], flags[i], e))
-    return differing
+def bytes_comparison(expected_of, modes):
+    """compare() of by_class for outputs whose elements are bytes: expected_of(call, ...)[output] is (bytes of an element, elements)."""
+
+    def compare(path, c, most, counts, kinds):
+        notes, tensors = read_safetensors(path)
+        differing = 0
+        for call in json.loads(notes["hallmark.calls"]):
+            for field, (size, expected) in expected_of(call, tensors, c, kinds).items():
+                base = call["id"] + "/%s." + field
+                ideal, lo, hi = (raw(tensors, base % kind) for kind in ("ideal", "lo", "hi"))
+                flags = raw(tensors, base % "flags") if base % "flags" in tensors else bytes(len(expected))
+                parts = {}
+                if base % "parts" in tensors:
+                    ends = raw(tensors, base % "parts")
+                    for i, at in enumerate(integers(tensors, base % "parts_at")):
+                        parts.setdefault(at, []).append((ends[2 * i], ends[2 * i + 1]))
+                if not len(expected) * size == len(ideal) == len(lo) == len(hi) or len(flags) != len(expected):
+                    stop("%s: %s of %s has %d bytes, not %d" % (path, field, call["id"], len(ideal), len(expected) * size))
+                for i, e in enumerate(expected):
+                    counts[modes(call)] += 1
+                    here = bytes(ideal[i * size:(i + 1) * size])
+                    if e is None:
+                        kinds["unsaid"] += 1
+                        good = flags[i] == UNSPECIFIED
+                    else:
+                        want, flag, sets = e
+                        kinds[{BITS: "points", GAPS: "sets", 0: "intervals"}[flag]] += 1
+                        good = flags[i] == flag and here == (bytes([want]) if size == 1 and isinstance(want, int) else bytes(want))
+                        if sets and flag == GAPS:
+                            good = good and parts.get(i) == sets
+                        elif sets:
+                            good = good and (lo[i], hi[i]) == sets[0]
+                    if good:
+                        continue
+                    differing += 1
+                    if differing <= most:
+                        print("%s %s class %s, %s[%d]: golden %s lo %d hi %d flags %d; here %s" % (
+                            call["id"], modes(call), c, field, i, here.hex(), lo[i * size], hi[i * size], flags[i], e))
+        return differing
+
+    return compare
+
+
+def modes_of(call):
+    return "%-32s %s" % (call["op"], " ".join(call["attrs"][k] for k in ("layout", "code_format", "scale_format") if k in call["attrs"]))
+
+
+def expected_of(call, tensors, c, kinds):
+    return (writer if call["op"].startswith("indexer") else gather)(call, tensors, c, kinds)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("hallmark")
-    parser.add_argument("--keep", help="leave the files in this folder")
-    parser.add_argument("--most", type=int, default=10, help="how many differing elements to print for each file")
-    options = parser.parse_args()
-    differing, short = 0, 0
-    with tempfile.TemporaryDirectory() as folder:
-        folder = options.keep or folder
-        write, read = cases()
-        for c, lines in (("wide", write), ("chain64", write), ("wide", read)):
-            counts, kinds = Counter(), Counter()
-            path = os.path.join(folder, "%s-%s.safetensors" % (lines[0].split()[0], c))
-            run([options.hallmark, "golden", "--inputs", "--class", c, "-o", path] + [word for line in lines for word in ("--case", line)])
-            differing += compare(path, c, options.most, counts, kinds)
-            for (op, modes), n in sorted(counts.items()):
-                print("class %-8s %-32s %-24s %7d elements%s" % (c, op, modes, n, "" if n >= PROMISED else ": fewer than promised"))
-                short += n < PROMISED
-            print("class %-8s %s" % (c, ", ".join("%d %s" % (n, k) for k, n in sorted(kinds.items()))))
-    print("%d elements differ" % differing if differing else "all agree")
-    return 1 if differing else 2 if short else 0
+    write, read = cases()
+    return by_class(__doc__, [("wide", [write]), ("chain64", [write]), ("wide", [read])], bytes_comparison(expected_of, modes_of), PROMISED)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Stop as sentence:
-        print("independent_indexer_cache.py: %s" % sentence, file=sys.stderr)
-    except Exception:  # whatever it was, nothing was compared
-        traceback.print_exc()
-    sys.exit(2)
+    end(main)

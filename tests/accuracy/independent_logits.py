@@ -14,19 +14,16 @@ integers. For every element
   outer     the contract's bound for tc23 without its one-sided form, grown by 1 in 64: [lo, hi] has to lie in it.
 Exit 0: all agree; 1: something does not; 2: less was compared than promised, or the tool failed.
 """
-import argparse
 import json
 import math
 import os
 import struct
-import sys
 import tempfile
-import traceback
 from array import array
 from collections import Counter
 from operator import mul
 
-from independent import F32, Stop, read_safetensors, round_to, run, stop
+from independent import F32, ask, ask_golden, conclude, end, listed, make, read_safetensors, round_to, stop
 
 PROMISED = 3000
 FREE, UNSPECIFIED = 2, 16
@@ -211,31 +208,20 @@ def compare(path, inputs, most, counts):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("hallmark")
-    parser.add_argument("--golden", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../data/golden"))
-    parser.add_argument("--most", type=int, default=10, help="how many differing elements to print for each file")
-    options = parser.parse_args()
+    options = ask_golden(ask(__doc__)).parse_args()
     differing, short = 0, 0
     with tempfile.TemporaryDirectory() as folder:
         for op in ("fp8_mqa_logits", "fp8_paged_mqa_logits"):
             path, inputs, counts = os.path.join(options.golden, op + ".safetensors"), os.path.join(folder, op), Counter()
             calls = json.loads(read_safetensors(path)[0]["hallmark.golden.calls"])
-            run([options.hallmark, "golden", "--inputs", "-o", inputs] + [word for call in calls for word in ("--case", call["case"])])
+            make(options.hallmark, inputs, [call["case"] for call in calls])
             differing += compare(path, inputs, options.most, counts)
             missing = counts["scored"] < PROMISED or min(counts["inner"], counts["outside"]) < 1000 or counts["no number"] < 40
-            print("%-22s %3d calls: %s%s" % (op, len(calls), ", ".join("%d %s" % (n, k) for k, n in sorted(counts.items())),
+            print("%-22s %3d calls: %s%s" % (op, len(calls), listed(counts),
                                              ": fewer than promised" if missing else ""))
             short += missing
-    print("%d elements differ" % differing if differing else "all agree")
-    return 1 if differing else 2 if short else 0
+    return conclude(differing, short)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Stop as sentence:
-        print("independent_logits.py: %s" % sentence, file=sys.stderr)
-    except Exception:  # whatever it was, nothing was compared
-        traceback.print_exc()
-    sys.exit(2)
+    end(main)

@@ -14,19 +14,12 @@ For every element of the cache:
   NaN               both NaN codes; the rest of a tile with NaN or an infinity says nothing.
 Exit 0: all agree; 1: something does not; 2: less was compared than promised, or the tool failed.
 """
-import argparse
-import json
 import math
-import os
 import struct
-import sys
-import tempfile
-import traceback
-from collections import Counter
 from fractions import Fraction
 
-from independent import DTYPE, Stop, read_safetensors, run, stop
-from independent_indexer_cache import BITS, FORMATS, GAPS, PROMISED, UNSPECIFIED, integers, is_power, power_above, raw, rn32
+from independent import DTYPE, by_class, end
+from independent_indexer_cache import BITS, FORMATS, GAPS, PROMISED, bytes_comparison, integers, is_power, power_above, rn32
 
 CODES, TILE, ROPE_BYTES, ENTRY = 512, 128, 128, 656
 FLOOR = {"f32": Fraction(2) ** -126, "pow2": Fraction(struct.unpack("<f", struct.pack("<f", 1e-4))[0])}
@@ -110,70 +103,10 @@ def cases():
     return lines
 
 
-def compare(path, c, most, counts, kinds):
-    notes, tensors = read_safetensors(path)
-    differing = 0
-    for call in json.loads(notes["hallmark.calls"]):
-        size, expected = writer(call, tensors, c, kinds)
-        base, modes = call["id"] + "/%s.kv_cache", "%s %s" % (call["attrs"]["format"], call["attrs"]["scale"])
-        ideal, lo, hi = (raw(tensors, base % kind) for kind in ("ideal", "lo", "hi"))
-        flags = raw(tensors, base % "flags") if base % "flags" in tensors else bytes(len(expected))
-        parts = {}
-        if base % "parts" in tensors:
-            ends = raw(tensors, base % "parts")
-            for i, at in enumerate(integers(tensors, base % "parts_at")):
-                parts.setdefault(at, []).append((ends[2 * i], ends[2 * i + 1]))
-        if not len(expected) * size == len(ideal) == len(lo) == len(hi) or len(flags) != len(expected):
-            stop("%s: kv_cache of %s has %d bytes, not %d" % (path, call["id"], len(ideal), len(expected) * size))
-        for i, e in enumerate(expected):
-            counts[modes] += 1
-            if e is None:
-                kinds["unsaid"] += 1
-                good = flags[i] == UNSPECIFIED
-            else:
-                want, flag, sets = e
-                kinds[{BITS: "points", GAPS: "sets", 0: "intervals"}[flag]] += 1
-                good = flags[i] == flag and bytes(ideal[i * size:(i + 1) * size]) == (bytes([want]) if isinstance(want, int) else bytes(want))
-                if sets and flag == GAPS:
-                    good = good and parts.get(i) == sets
-                elif sets:
-                    good = good and (lo[i], hi[i]) == sets[0]
-            if good:
-                continue
-            differing += 1
-            if differing <= most:
-                print("%s %s class %s, kv_cache[%d]: golden %s lo %d hi %d flags %d; here %s" % (
-                    call["id"], modes, c, i, bytes(ideal[i * size:(i + 1) * size]).hex(), lo[i * size], hi[i * size], flags[i], e))
-    return differing
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("hallmark")
-    parser.add_argument("--keep", help="leave the files in this folder")
-    parser.add_argument("--most", type=int, default=10, help="how many differing elements to print for each file")
-    options = parser.parse_args()
-    differing, short, lines = 0, 0, cases()
-    with tempfile.TemporaryDirectory() as folder:
-        folder = options.keep or folder
-        for c in ("wide", "chain64"):
-            counts, kinds = Counter(), Counter()
-            path = os.path.join(folder, "concat_and_cache_mla-%s.safetensors" % c)
-            run([options.hallmark, "golden", "--inputs", "--class", c, "-o", path] + [word for line in lines for word in ("--case", line)])
-            differing += compare(path, c, options.most, counts, kinds)
-            for modes, n in sorted(counts.items()):
-                print("class %-8s %-24s %7d elements%s" % (c, modes, n, "" if n >= PROMISED else ": fewer than promised"))
-                short += n < PROMISED
-            print("class %-8s %s" % (c, ", ".join("%d %s" % (n, k) for k, n in sorted(kinds.items()))))
-    print("%d elements differ" % differing if differing else "all agree")
-    return 1 if differing else 2 if short else 0
+    compare = bytes_comparison(lambda *args: {"kv_cache": writer(*args)}, lambda call: "%s %s" % (call["attrs"]["format"], call["attrs"]["scale"]))
+    return by_class(__doc__, [(c, [cases()]) for c in ("wide", "chain64")], compare, PROMISED)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Stop as sentence:
-        print("independent_mla_cache.py: %s" % sentence, file=sys.stderr)
-    except Exception:  # whatever it was, nothing was compared
-        traceback.print_exc()
-    sys.exit(2)
+    end(main)

@@ -15,19 +15,13 @@ For every element of every output:
 A NaN or an infinity among the operands: IEEE arithmetic decides. Range-free only where a product overflows f32.
 Exit 0: all agree; 1: something does not; 2: less was compared than promised, or the tool failed.
 """
-import argparse
 import json
 import math
-import os
 import struct
-import sys
-import tempfile
-import traceback
-from collections import Counter
 
 import mpmath
 
-from independent import DTYPE, F32, Dtype, Stop, read_safetensors, round_to, run, signed, stop, times
+from independent import DTYPE, F32, Dtype, by_class, end, read_safetensors, round_to, signed, stop, times
 
 mpmath.mp.prec = 1200  # a sum of two products of f32 values has at most 700 bits
 F64 = Dtype("f64", 53, -1022, 1023, 8)
@@ -198,7 +192,7 @@ def compare(path, c, most, counts, kinds):
             if not len(ideal) == len(lo) == len(hi) == len(flags) == len(expected):
                 stop("%s: %s of %s has %d elements, not %d" % (path, field, call["id"], len(ideal), len(expected)))
             for i, e in enumerate(expected):
-                counts[call["op"], modes] += 1
+                counts["%-17s %s" % (call["op"], modes)] += 1
                 if isinstance(e, bytes):
                     kinds["copies"] += 1
                     good = flags[i] == BITS and all(b[i * size:(i + 1) * size] == e for b in (ideal_bits, lo_bits, hi_bits))
@@ -218,36 +212,9 @@ def compare(path, c, most, counts, kinds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("hallmark")
-    parser.add_argument("--keep", help="leave the files in this folder")
-    parser.add_argument("--most", type=int, default=10, help="how many differing elements to print for each file")
-    options = parser.parse_args()
-    differing, short = 0, 0
-    with tempfile.TemporaryDirectory() as folder:
-        folder = options.keep or folder
-        for c in ("wide", "chain64"):
-            counts, kinds = Counter(), Counter()
-            for op in ("rotary_embedding", "concat_mla_q"):
-                if c != "wide" and op == "concat_mla_q":
-                    continue
-                path = os.path.join(folder, "%s-%s.safetensors" % (op, c))
-                lines = [line for line in cases() if line.startswith(op)]
-                run([options.hallmark, "golden", "--inputs", "--class", c, "-o", path] + [word for line in lines for word in ("--case", line)])
-                differing += compare(path, c, options.most, counts, kinds)
-            for (op, modes), n in sorted(counts.items()):
-                print("class %-8s %-17s %-32s %7d elements%s" % (c, op, modes, n, "" if n >= PROMISED else ": fewer than promised"))
-                short += n < PROMISED
-            print("class %-8s %s" % (c, ", ".join("%d %s" % (n, k) for k, n in sorted(kinds.items()))))
-    print("%d elements differ" % differing if differing else "all agree")
-    return 1 if differing else 2 if short else 0
+    rotated, copied = ([line for line in cases() if line.startswith(op)] for op in ("rotary_embedding", "concat_mla_q"))
+    return by_class(__doc__, [("wide", [rotated, copied]), ("chain64", [rotated])], compare, PROMISED)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Stop as sentence:
-        print("independent_rotary.py: %s" % sentence, file=sys.stderr)
-    except Exception:  # whatever it was, nothing was compared
-        traceback.print_exc()
-    sys.exit(2)
+    end(main)

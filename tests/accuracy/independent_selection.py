@@ -14,20 +14,16 @@ The cases are those of the golden files; their inputs are filled by Hallmark's g
 is too small, that occurs twice or lies outside has to fail, by as many elements as are wrong.
 Exit 0: all agree; 1: something does not; 2: less was compared than promised, or the tool failed.
 """
-import argparse
 import json
 import math
 import os
 import random
-import struct
 import subprocess
-import sys
 import tempfile
-import traceback
 from array import array
 from collections import Counter
 
-from independent import Stop, read_safetensors, run, stop, write_safetensors
+from independent import ask, ask_golden, conclude, end, listed, make, read_safetensors, stop, write_safetensors
 
 BITS = 8
 PROMISED = {
@@ -236,33 +232,22 @@ def verdicts(hallmark, inputs, folder, counts):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("hallmark")
-    parser.add_argument("--golden", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../data/golden"))
-    parser.add_argument("--most", type=int, default=10, help="how many differing rows to print for each file")
-    options = parser.parse_args()
+    options = ask_golden(ask(__doc__, "differing rows to print for each file")).parse_args()
     differing, short = 0, 0
     with tempfile.TemporaryDirectory() as folder:
         for op in ("translate_indices", "top_k_per_row"):
             path, inputs, counts = os.path.join(options.golden, op + ".safetensors"), os.path.join(folder, op), Counter()
             calls = json.loads(read_safetensors(path)[0]["hallmark.golden.calls"])
-            run([options.hallmark, "golden", "--inputs", "-o", inputs] + [word for call in calls for word in ("--case", call["case"])])
+            make(options.hallmark, inputs, [call["case"] for call in calls])
             differing += compare(path, inputs, options.most, counts)
             if op == "top_k_per_row":
                 differing += verdicts(options.hallmark, inputs, folder, counts)
             missing = any(counts[kind] < n for kind, n in PROMISED[op].items())
-            print("%-18s %3d calls: %s%s" % (op, len(calls), ", ".join("%d %s" % (n, k) for k, n in sorted(counts.items())),
+            print("%-18s %3d calls: %s%s" % (op, len(calls), listed(counts),
                                              ": fewer than promised" if missing else ""))
             short += missing
-    print("%d rows, outputs or verdicts differ" % differing if differing else "all agree")
-    return 1 if differing else 2 if short else 0
+    return conclude(differing, short, "rows, outputs or verdicts")
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Stop as sentence:
-        print("independent_selection.py: %s" % sentence, file=sys.stderr)
-    except Exception:  # whatever it was, nothing was compared
-        traceback.print_exc()
-    sys.exit(2)
+    end(main)
