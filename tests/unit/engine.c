@@ -1,43 +1,12 @@
 /* engine: answers that are right, and the same bits for any batch, chunk, block size and thread count. */
-#include <criterion/criterion.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../model/model.h"
+#include "engine.h"
 
-static char why[512];
-static hm_model *model;
-static hm_problems *problems;
-
-static void open_model(void) {
-    omp_set_num_threads(
-        1); /* tests run side by side already, and waiting for a thread that is not running takes long */
-    model = hm_model_open("data/gsm8k/model.safetensors", why, sizeof why);
-    cr_assert_not_null(model, "%s", why);
-    problems = hm_problems_open("data/gsm8k/problems.jsonl", hm_model_sizes_of(model)->vocab, why, sizeof why);
-    cr_assert_not_null(problems, "%s", why);
-}
-static void close_model(void) {
-    hm_problems_close(problems);
-    hm_model_close(model);
-}
 TestSuite(engine, .init = open_model, .fini = close_model);
-
-static hm_model_batch *batch_of(hm_model_options options) {
-    hm_model_batch *batch = hm_model_batch_new(model, &options, why, sizeof why);
-    cr_assert_not_null(batch, "%s", why);
-    return batch;
-}
-
-static hm_model_request forced(const hm_problem *p) {
-    return (hm_model_request){.prompt = p->prompt,
-                              .prompt_length = p->prompt_length,
-                              .position = p->position,
-                              .given = p->given,
-                              .most = p->given_length};
-}
 
 Test(engine, answers_are_right) {
     enum { N = 4, MOST = 100 };

@@ -1,45 +1,13 @@
 /* engine_calls: requests and options out of range, the errors of an op, what the observer and the table of functions
  * see, and which token is taken. */
-#include <criterion/criterion.h>
 #include <hallmark/linear.h>
 #include <math.h>
-#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "../../model/model.h"
+#include "engine.h"
 
-static char why[512];
-static hm_model *model;
-static hm_problems *problems;
-
-static void open_model(void) {
-    omp_set_num_threads(
-        1); /* tests run side by side already, and waiting for a thread that is not running takes long */
-    model = hm_model_open("data/gsm8k/model.safetensors", why, sizeof why);
-    cr_assert_not_null(model, "%s", why);
-    problems = hm_problems_open("data/gsm8k/problems.jsonl", hm_model_sizes_of(model)->vocab, why, sizeof why);
-    cr_assert_not_null(problems, "%s", why);
-}
-static void close_model(void) {
-    hm_problems_close(problems);
-    hm_model_close(model);
-}
 TestSuite(engine_calls, .init = open_model, .fini = close_model);
-
-static hm_model_batch *batch_of(hm_model_options options) {
-    hm_model_batch *batch = hm_model_batch_new(model, &options, why, sizeof why);
-    cr_assert_not_null(batch, "%s", why);
-    return batch;
-}
-
-static hm_model_request forced(const hm_problem *p) {
-    return (hm_model_request){.prompt = p->prompt,
-                              .prompt_length = p->prompt_length,
-                              .position = p->position,
-                              .given = p->given,
-                              .most = p->given_length};
-}
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
