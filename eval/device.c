@@ -6,20 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../certify/layout.h"
 #include "../certify/worker.h"
 
 #define UNIT ((size_t)2 << 20)
 
-/* Bytes [*low, *high) of the host that t's elements span; false: it has none. */
+/* false: t has no elements. */
 static bool span_of(const hm_tensor *t, char **low, char **high) {
-    int64_t from = 0, to = 0, size = (int64_t)hm_dtype_size(t->dtype);
-    if (!t->data || hm_tensor_elements(t) <= 0) return false;
-    for (int d = 0; d < t->ndim; d++) {
-        int64_t reach = (t->shape[d] - 1) * t->stride[d];
-        if (reach < 0) from += reach;
-        else to += reach;
-    }
-    *low = (char *)t->data + from * size, *high = (char *)t->data + (to + 1) * size;
+    int64_t from, to;
+    if (!t->data || t->dtype == HM_DTYPE_NONE || !hm_view_span(t, &from, &to) || from == to) return false;
+    *low = (char *)t->data + from, *high = (char *)t->data + to;
     return true;
 }
 

@@ -84,6 +84,30 @@ Test(device, a_bad_plugin_fails_as_it_does_on_the_host) {
     }
 }
 
+Test(device, every_batch_is_tried_where_the_case_says_so) {
+    static const char *const few = "rms_norm x=f32[100,64] stride=x:72,1",
+                             *const every = "rms_norm x=f32[100,64] batches=every stride=x:72,1",
+                             *const in_place = "rms_norm x=f32[100,64] batches=every alias=out:x";
+    static const char *const plugins[] = {"one_batch", "cuda_one_batch"};
+    for (int p = 0; p < 2; p++) {
+        hm_impl *impl = open_plugin(plugins[p]);
+        hm_verdict v = judge_with(impl, few);
+        cr_expect_eq(v.outcome, HM_PASS, "%s", v.why);
+        cr_expect_str_eq(v.invariance, "same");
+        v = judge_with(impl, every);
+        cr_expect_str_eq(v.invariance, "differs: the first 37 of 100 alone");
+        v = judge_with(impl, in_place);
+        cr_expect_str_eq(v.invariance, "differs: the first 37 of 100 alone");
+        hm_impl_close(impl);
+    }
+    hm_impl *impl = open_plugin("on_cuda");
+    hm_verdict v = judge_with(impl, every);
+    cr_expect_str_eq(v.invariance, "same");
+    v = judge_with(impl, in_place);
+    cr_expect_str_eq(v.invariance, "same");
+    hm_impl_close(impl);
+}
+
 Test(device, a_device_that_fails_is_a_failure_and_the_worker_is_started_again) {
     setenv("EMULATED_FAILURE", "1", 1);
     hm_impl *impl = open_plugin("on_cuda");
