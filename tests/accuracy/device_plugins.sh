@@ -33,7 +33,7 @@ RUN_DEPENDENT|-|not invariant|rms_norm x=bf16[16,4096] weight=none
 RESIDUAL_NOT_WRITTEN|fused_add_rms_norm.residual_not_written|elements are outside: residual_out\[|fused_add_rms_norm x=bf16[5,1000] weight=none
 RESIDUAL_AS_F32|fused_add_rms_norm.residual_f32|elements are outside: residual_out\[|residual_out was written as f32|fused_add_rms_norm x=bf16[5,1000] weight=none
 READS_UNROUNDED|fused_add_rms_norm.reads_unrounded|elements are outside: out\[|fused_add_rms_norm x=bf16[5,1000] weight=none
-VARIANCE_NOT_CENTRED|layer_norm.one_pass|elements are outside|layer_norm x=f32[5,1000] weight=none bias=none gen=offset100
+MASKED_LANES_COUNTED|layer_norm.masked_lanes_counted|elements are outside: out\[|layer_norm x=f32[5,1000] weight=none bias=none gen=offset16
 OTHER_PAIRING|rotary_embedding.other_pairing|elements are outside|rotary_embedding query=bf16[7,4,128] key=bf16[7,1,128] positions=i64[7] cos_sin_cache=bf16[64,64]
 TABLE_IN_BF16|rotary_embedding.table_in_bf16|elements are outside|rotary_embedding query=bf16[7,4,128] key=bf16[7,1,128] positions=i64[7] cos_sin_cache=f32[64,64]
 OFFSET_IGNORED|rotary_embedding.offset_ignored|elements are outside|rotary_embedding query=bf16[7,4,128] key=bf16[7,1,128] positions=i64[7] cos_sin_cache=bf16[64,64] rope_dim_offset=64
@@ -47,7 +47,7 @@ FLOOR_MISSING|indexer_k_quant_and_cache.no_floor|elements are outside: kv_cache\
 RECIPROCAL|indexer_k_quant_and_cache.reciprocal|elements are outside: kv_cache\[|indexer_k_quant_and_cache k=bf16[12,128] slot_mapping=i64[12] kv_cache=u8[1,16,132] floor=8.916666030883789
 OTHER_LAYOUT|indexer_k_quant_and_cache.other_layout|elements are outside: kv_cache\[|indexer_k_quant_and_cache k=bf16[12,128] slot_mapping=i64[12] kv_cache=u8[3,16,132] layout=shuffle
 BLOCK_STRIDE|indexer_k_quant_and_cache.block_stride_ignored|elements are outside: kv_cache\[|bytes|indexer_k_quant_and_cache k=bf16[12,128] slot_mapping=i64[12] kv_cache=u8[3,16,132] stride=kv_cache:2400,132,1
-PADDING_WRITTEN|indexer_k_quant_and_cache.padding_is_slot_0|elements are outside: kv_cache\[|indexer_k_quant_and_cache k=bf16[12,128] slot_mapping=i64[12] kv_cache=u8[3,16,132]
+PADDING_WRITTEN|indexer_k_quant_and_cache.padding_wraps|elements are outside: kv_cache\[|indexer_k_quant_and_cache k=bf16[12,128] slot_mapping=i64[12] kv_cache=u8[3,16,132]
 WRONG_REQUEST|cp_gather_indexer_k_quant_cache.bound_inclusive|elements are outside: dst_|cp_gather_indexer_k_quant_cache kv_cache=u8[9,16,132] block_table=i32[5,4] cu_seq_lens=i32[6] dst_k=u8[60,128] dst_scale=f32[60,1]
 INEXACT_BINS|top_k_per_row.keys_bf16|elements are outside: indices\[|top_k_per_row logits=f32[9,300] row_starts=i32[9] row_ends=i32[9] seq_lens=none indices=i32[9,32] gen=crowd_thousandth
 BIN_CAPPED|top_k_per_row.bin_capped|elements are outside: indices\[|top_k_per_row logits=f32[4,12000] row_starts=i32[4] row_ends=i32[4] seq_lens=none indices=i32[4,512] gen=crowd_thousandth

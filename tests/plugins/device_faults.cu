@@ -16,18 +16,19 @@
 #include <cstdlib>
 #include <cstring>
 
-#define FAULTS(X)                                                                                                      \
-    X(RIGHT)                                                                                                           \
-    /* the norms */                                                                                                    \
-    X(EPS_OUTSIDE_ROOT)                                                                                                \
-    X(EPS_FIXED) X(SUM_IN_BF16) X(ROUNDED_BEFORE_WEIGHT) X(ONE_PLUS_IN_BF16) X(TRUNCATED) X(TAIL_MISSED) X(NO_BARRIER) \
-        X(ROOT_OF_8_BITS) X(INT32_OFFSET) X(ONE_BATCH) X(RUN_DEPENDENT) X(RESIDUAL_NOT_WRITTEN) X(RESIDUAL_AS_F32)     \
-            X(READS_UNROUNDED) X(VARIANCE_NOT_CENTRED) /* rotary_embedding */                                          \
-        X(OTHER_PAIRING) X(TABLE_IN_BF16) X(OFFSET_IGNORED) X(KEY_NOT_ROTATED) X(Y_FROM_NEW_X)                         \
-            X(POSITION_IN_BF16)                        /* concat_mla_q, silu_and_mul */                                \
-        X(HALF_OF_ROPE) X(ROPE_DENSE) X(ROUNDED_TWICE) /* the indexer's cache */                                       \
-        X(FLOOR_MISSING) X(RECIPROCAL) X(OTHER_LAYOUT) X(BLOCK_STRIDE) X(PADDING_WRITTEN)                              \
-            X(WRONG_REQUEST) /* top_k_per_row */                                                                       \
+#define FAULTS(X)                                                                                                  \
+    X(RIGHT)                                                                                                       \
+    /* the norms */                                                                                                \
+    X(EPS_OUTSIDE_ROOT)                                                                                            \
+    X(EPS_FIXED)                                                                                                   \
+    X(SUM_IN_BF16) X(ROUNDED_BEFORE_WEIGHT) X(ONE_PLUS_IN_BF16) X(TRUNCATED) X(TAIL_MISSED) X(NO_BARRIER)          \
+        X(ROOT_OF_8_BITS) X(INT32_OFFSET) X(ONE_BATCH) X(RUN_DEPENDENT) X(RESIDUAL_NOT_WRITTEN) X(RESIDUAL_AS_F32) \
+            X(READS_UNROUNDED) X(MASKED_LANES_COUNTED) /* rotary_embedding */                                      \
+        X(OTHER_PAIRING) X(TABLE_IN_BF16) X(OFFSET_IGNORED) X(KEY_NOT_ROTATED) X(Y_FROM_NEW_X)                     \
+            X(POSITION_IN_BF16)                        /* concat_mla_q, silu_and_mul */                            \
+        X(HALF_OF_ROPE) X(ROPE_DENSE) X(ROUNDED_TWICE) /* the indexer's cache */                                   \
+        X(FLOOR_MISSING) X(RECIPROCAL) X(OTHER_LAYOUT) X(BLOCK_STRIDE) X(PADDING_WRITTEN)                          \
+            X(WRONG_REQUEST) /* top_k_per_row */                                                                   \
         X(INEXACT_BINS) X(BIN_CAPPED)
 
 enum fault {
@@ -130,7 +131,7 @@ __global__ void norm(norm_call c) {
     sum = sum_of_block(sum, c.fault);
     float rs = c.fault == EPS_OUTSIDE_ROOT ? 1 / (sqrtf(sum / c.n) + eps) : 1 / sqrtf(sum / c.n + eps);
     if (c.fault == ROOT_OF_8_BITS) rs = in_bf16(rs);
-    if (c.fault == ONE_BATCH && gridDim.x == 777) rs = __uint_as_float(__float_as_uint(rs) + 1);
+    if (c.fault == ONE_BATCH && gridDim.x == 777) rs *= 1.01f;
     if (c.fault == RUN_DEPENDENT) rs = __uint_as_float(__float_as_uint(rs) + calls_so_far % 16 * 4);
     for (int64_t i = threadIdx.x; i < n; i += THREADS) {
         float v = read(c, x, residual, i), w = c.weight ? __bfloat162float(c.weight[i]) : 1;
@@ -163,12 +164,12 @@ __global__ void centred(const float *x, float *out, int64_t n, int64_t x_stride,
     float sum = 0, squares = 0;
     for (int64_t i = threadIdx.x; i < n; i += THREADS) sum += x[i];
     float mean = sum_of_block(sum, fault) / n;
-    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
-        float v = fault == VARIANCE_NOT_CENTRED ? x[i] : x[i] - mean;
+    const int64_t lanes = fault == MASKED_LANES_COUNTED ? (n + THREADS - 1) / THREADS * THREADS : n;
+    for (int64_t i = threadIdx.x; i < lanes; i += THREADS) {
+        float v = (i < n ? x[i] : 0) - mean;
         squares += v * v;
     }
     float variance = sum_of_block(squares, fault) / n;
-    if (fault == VARIANCE_NOT_CENTRED) variance = fmaxf(variance - mean * mean, 0.0f);
     float rs = 1 / sqrtf(variance + eps);
     for (int64_t i = threadIdx.x; i < n; i += THREADS) out[i] = (x[i] - mean) * rs;
 }
@@ -264,12 +265,13 @@ __device__ int64_t code_at(int64_t offset, int d, bool shuffled) {
 }
 
 __global__ void quantise(const bf16 *k, int64_t k_stride, const int64_t *slots, int64_t slot_stride, uint8_t *cache,
-                         int64_t block_stride, int64_t block_size, bool shuffled, float floor, int fault) {
+                         int64_t block_stride, int64_t blocks, int64_t block_size, bool shuffled, float floor,
+                         int fault) {
     __shared__ float part[DIM];
     const int64_t token = blockIdx.x;
     int64_t slot = slots[token * slot_stride];
     if (slot < 0 && fault != PADDING_WRITTEN) return;
-    if (slot < 0) slot = 0;
+    if (slot < 0) slot += blocks * block_size;
     const int d = threadIdx.x;
     float v = __bfloat162float(k[token * k_stride + d]);
     part[d] = fabsf(v);
@@ -411,8 +413,8 @@ OP(indexer_k_quant_and_cache) {
         return HM_UNSUPPORTED;
     quantise<<<(unsigned)a->k.shape[0], DIM, 0, (cudaStream_t)a->stream>>>(
         (const bf16 *)a->k.data, a->k.stride[0], (const int64_t *)a->slot_mapping.data, a->slot_mapping.stride[0],
-        (uint8_t *)a->kv_cache.data, a->kv_cache.stride[0], a->kv_cache.shape[1], a->layout == HM_LAYOUT_SHUFFLE,
-        a->floor == 0 ? 1e-4f : (float)a->floor, fault_asked_for());
+        (uint8_t *)a->kv_cache.data, a->kv_cache.stride[0], a->kv_cache.shape[0], a->kv_cache.shape[1],
+        a->layout == HM_LAYOUT_SHUFFLE, a->floor == 0 ? 1e-4f : (float)a->floor, fault_asked_for());
     return launched();
 }
 
