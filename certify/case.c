@@ -59,7 +59,7 @@ static const char *name_of_arg(const void *of, int i) {
     return i < op->nargs ? op->args[i].name : NULL;
 }
 static const char *name_of_key(const void *of, int i) {
-    static const char *const common[] = {"alias", "stride", "broken", "gen", "seed", "expect", NULL};
+    static const char *const common[] = {"alias", "stride", "broken", "batches", "gen", "seed", "expect", NULL};
     const hm_op_info *op = of;
     if (i < op->nargs) return op->args[i].name;
     if (i < op->nargs + op->nparams) return op->params[i - op->nargs].name;
@@ -283,7 +283,8 @@ static hm_status parse_param(const parser *p, int param) {
 
 static hm_status parse_rest(const parser *p) {
     hm_case_spec *spec = p->spec;
-    const char *gen = given(p, "gen"), *seed = given(p, "seed"), *expect = given(p, "expect");
+    const char *batches = given(p, "batches"), *gen = given(p, "gen"), *seed = given(p, "seed"),
+               *expect = given(p, "expect");
     char list[512];
     if (!gen) gen = "normal";
     if (!hm_generator_named(gen))
@@ -297,6 +298,13 @@ static hm_status parse_rest(const parser *p) {
         if (!*seed || strspn(seed, "0123456789") != strlen(seed) || errno)
             return refuse(p, "seed=%s: it has to be an integer from 0 to 2^64 - 1", seed);
     }
+    if (batches && strcmp(batches, "every")) return refuse(p, "batches=%s: it has to be every", batches);
+    spec->every_batch = batches != NULL;
+    bool leading = false;
+    for (int i = 0; i < spec->op->nargs; i++) leading |= !strncmp(spec->op->args[i].shape, "...", 3);
+    if (batches && (!leading || expect))
+        return refuse(p,
+                      "batches=every is for calls that succeed, of ops with a batch (\"...\" in `hallmark list ops`)");
     if (!expect) return HM_OK;
     int i = 0;
     while (i < HM_STATUS_COUNT && strcmp(hm_status_name((hm_status)i), expect)) i++;

@@ -4,12 +4,14 @@
  *     alias=OUT:IN[+ELEMENTS][;...]   the output starts at (that many elements after) the input's element 0
  *     stride=ARG:S0,S1,..[;...]       strides in elements
  *     gen=NAME  seed=N                how inputs are filled
+ *     batches=every                   invariance is looked at for each smaller batch: each extent of the first of the
+ *                                     dimensions that "..." stands for, from 1 on
  *     expect=STATUS                   the call must return this error and write nothing (default ok)
  *     broken=ARG:WHAT[;...]           a descriptor that dtype[shape] cannot spell: null (no data), ndim0, ndim5,
  *                                     dtype99, place9, cuda (the other place);
  *                                     args:null and args:size for the struct itself
  * An unknown key is an error. The canonical line has every argument, scalar and mode spelled out, in the order
- * of the description table, then alias, stride, broken, gen, seed, expect where they say something; it is what is
+ * of the description table, then alias, stride, broken, batches, gen, seed, expect where they say something; it is what is
  * printed and hashed. */
 #ifndef HM_CASE_H
 #define HM_CASE_H
@@ -36,6 +38,7 @@ typedef struct {
         HM_BROKEN_CUDA
     } broken[HM_MAX_ARGS];
     enum { HM_ARGS_FINE = 0, HM_ARGS_NULL, HM_ARGS_SIZE } broken_args;
+    bool every_batch;
     double param[HM_MAX_PARAMS]; /* value, or index of the mode's value */
     char generator[32];
     uint64_t seed;

@@ -7,6 +7,7 @@
 
 #include "../op/check.h"
 #include "../op/dtype.h"
+#include "layout.h"
 
 /* Elements per argument that a run on fewer rows or other strides has at most, so that memory stays small. */
 #define MOST_ELEMENTS ((int64_t)1 << 22)
@@ -134,6 +135,66 @@ static bool try_prefix(const trial *t, void *args, int64_t count) {
     return try_args(t, args, 0, what);
 }
 
+/* ---- every smaller batch, where it lies ---- */
+
+/* What the first rows of the outputs held before the call. */
+static void restore(const trial *t, const void *args) {
+    const hm_op_info *op = t->call->op;
+    for (int i = 0; i < op->nargs; i++) {
+        if (!is_output(op, args, i)) continue;
+        const hm_tensor *out = hm_arg_tensor(op, args, i), *before = NULL;
+        for (int k = 0; k < op->nargs && !before; k++)
+            if (hm_is_input(op, k) && hm_arg_tensor(op, args, k)->data == out->data)
+                before = hm_arg_tensor(op, t->call->golden_args, k);
+        int64_t n = out->shape[out->ndim - 1], stride = out->stride[out->ndim - 1];
+        size_t size = hm_dtype_size(out->dtype), bytes = (size_t)n * size;
+        for (int64_t row = 0, rows = hm_row_count(out); row < rows; row++) {
+            const char *from = before ? (const char *)before->data + (size_t)row * bytes : NULL;
+            char *to = row_at(out, row);
+            for (int64_t k = 0, each = stride == 1 ? n : 1; k < n; k += each, to += stride * (int64_t)size) {
+                if (from) memcpy(to, from + (size_t)k * size, (size_t)each * size);
+                else memset(to, HM_POISON, (size_t)each * size);
+            }
+        }
+    }
+}
+
+/* The call with args, which begin where its own do, in buffers that end where they end: of the rest a worker copies
+ * nothing. */
+static hm_call cut(const trial *t, void *args) {
+    const hm_op_info *op = t->call->op;
+    hm_call part = *t->call;
+    part.args = args;
+    for (int b = 0; b < part.nbuffers; b++) {
+        size_t end = 0;
+        for (int i = 0; i < op->nargs; i++) {
+            int64_t low, high;
+            if (part.buffer_of[i] != b || !hm_view_span(hm_arg_tensor(op, args, i), &low, &high)) continue;
+            size_t to = (size_t)((int64_t)part.buffer[b].offset[i] + high) + HM_GUARD;
+            end = to > end ? to : end;
+        }
+        end = (end + HM_GUARD - 1) / HM_GUARD * HM_GUARD; /* whole pages */
+        if (end < part.buffer[b].size) part.buffer[b].size = end;
+    }
+    return part;
+}
+
+static bool try_every_batch(const trial *t, void *args) {
+    char what[64];
+    for (int64_t count = t->first - 1; count > 0; count--) {
+        hm_run run = {0};
+        take_prefix(t, args, count);
+        restore(t, args);
+        hm_call part = cut(t, args);
+        t->impl->run(t->impl, &part, args, &run);
+        snprintf(what, sizeof what, "the first %lld of %lld alone", (long long)count, (long long)t->first);
+        if (run.state != HM_RAN || run.status != HM_OK) return differs(t, what, &run);
+        if (!same_outputs(t, args, 0)) return differs(t, what, NULL);
+    }
+    hm_call_reset(t->call);
+    return true;
+}
+
 /* The same values with rows three elements further apart than they are long, so that their alignment changes too. */
 static bool try_strided(const trial *t, void *args, int64_t count) {
     const hm_op_info *op = t->call->op;
@@ -209,6 +270,7 @@ static bool try_all(trial *t, void *args) {
         if (half > 0 && half < most && !try_prefix(t, args, half)) return false;
         if (!try_strided(t, args, t->first < limit ? t->first : limit)) return false;
     }
+    if (t->call->from_case && t->call->spec.every_batch && !try_every_batch(t, args)) return false;
     return rerun(t);
 }
 

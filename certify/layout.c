@@ -55,7 +55,7 @@ int64_t hm_view_offset(const hm_tensor *t, int64_t index) {
 }
 
 static int by_start(const void *a, const void *b) {
-    const hm_run *p = a, *q = b;
+    const hm_stretch *p = a, *q = b;
     return p->start != q->start ? (p->start > q->start) - (p->start < q->start)
                                 : (p->index > q->index) - (p->index < q->index);
 }
@@ -74,10 +74,10 @@ static bool lay_out(const hm_call *call, int arg, hm_layout *l) {
     int64_t origin = (int64_t)call->buffer[call->buffer_of[arg]].offset[arg];
     bool sorted = true;
     for (int64_t i = 0; sparse && i < l->count; i++)
-        l->runs[i] = (hm_run){origin + call->live[arg][i] * t->stride[0] * size, call->live[arg][i] * run};
+        l->runs[i] = (hm_stretch){origin + call->live[arg][i] * t->stride[0] * size, call->live[arg][i] * run};
     if (sparse) return true;
     for (int64_t i = 0; i < l->count; i++) {
-        l->runs[i] = (hm_run){origin + hm_view_offset(t, i * run) * size, i * run};
+        l->runs[i] = (hm_stretch){origin + hm_view_offset(t, i * run) * size, i * run};
         sorted = sorted && (i == 0 || l->runs[i].start >= l->runs[i - 1].start);
     }
     if (!sorted) qsort(l->runs, (size_t)l->count, sizeof *l->runs, by_start);

@@ -20,13 +20,13 @@ int64_t hm_view_offset(const hm_tensor *t, int64_t index); /* in elements, of a 
 
 typedef struct {
     int64_t start, index; /* byte position in the buffer; row-major index of the first element */
-} hm_run;
+} hm_stretch;
 
 /* The elements of one argument as runs of consecutive bytes, ascending; all have the same length. */
 typedef struct {
     int arg;
     int64_t count, bytes;
-    hm_run *runs;
+    hm_stretch *runs;
 } hm_layout;
 int64_t hm_first_run(const hm_layout *l, int64_t position); /* the first that ends after it */
 

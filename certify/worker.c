@@ -109,13 +109,14 @@ static unsigned char *map_guarded(int fd, size_t size) {
 const hm_device *hm_worker_device;
 static char no_device[200]; /* why there is none */
 
-static void open_device(hello *h) {
+bool hm_worker_open_device(char *about, size_t size, char *why, size_t why_size) {
     if (!hm_worker_device) hm_worker_device = hm_device_cuda();
-    if (!hm_worker_device) snprintf(no_device, sizeof no_device, "this build of hallmark has no CUDA");
-    else if (hm_worker_device->open(h->device, sizeof h->device)) {
-        snprintf(no_device, sizeof no_device, "%s", hm_error());
+    if (!hm_worker_device) snprintf(why, why_size, "this build of hallmark has no CUDA");
+    else if (hm_worker_device->open(about, size)) {
+        snprintf(why, why_size, "%s", hm_error());
         hm_worker_device = NULL;
     }
+    return hm_worker_device;
 }
 
 /* The parts of a memory file that have memory: all of a small one, of a large one what was touched. NULL: no memory. */
@@ -239,7 +240,8 @@ void hm_worker_main(int argc, char **argv) {
     bool built_in = !strcmp(argv[2], WORKER_CUDA);
     void *library = built_in ? NULL : hm_worker_load(argv[2], &h);
     if (built_in) h.place = HM_CUDA;
-    if (h.place == HM_CUDA && (built_in || library)) open_device(&h);
+    if (h.place == HM_CUDA && (built_in || library))
+        hm_worker_open_device(h.device, sizeof h.device, no_device, sizeof no_device);
     if (!hm_worker_send(WORKER_FD, &h, sizeof h, NULL, 0) || !(library || built_in)) _exit(0);
     while (receive(WORKER_FD, &r, sizeof r, fds, &nfds) && nfds == r.nbuffers) {
         serve(library, (hm_place)h.place, &r, fds, &a);

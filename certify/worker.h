@@ -51,6 +51,8 @@ void *hm_worker_load(const char *path, hello *h);
 
 /* What the worker has for HM_CUDA; a test puts something else there. NULL: none. */
 extern const hm_device *hm_worker_device;
+/* Makes it ready; about: its name and driver. false, and a sentence in why, if there is none. */
+bool hm_worker_open_device(char *about, size_t size, char *why, size_t why_size);
 
 /* Sends one message of size bytes and nfds file descriptors. */
 bool hm_worker_send(int fd, const void *message, size_t size, const int *fds, int nfds);

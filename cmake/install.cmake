@@ -7,6 +7,7 @@ if(HM_DEVICE)
     set_target_properties(hallmark-tool PROPERTIES INSTALL_RPATH $ORIGIN)
     target_link_options(hallmark-tool PRIVATE -Wl,--disable-new-dtags)
     install(TARGETS hallmark-tool RUNTIME DESTINATION .)
+    install(FILES tools/peer_torch.py DESTINATION .)
     install(CODE [[
         file(GET_RUNTIME_DEPENDENCIES EXECUTABLES $<TARGET_FILE:hallmark-tool> RESOLVED_DEPENDENCIES_VAR libraries
             UNRESOLVED_DEPENDENCIES_VAR missing PRE_EXCLUDE_REGEXES "^lib(c|m|dl|pthread|rt)\\.so" "^ld-linux")
@@ -25,6 +26,7 @@ set_target_properties(hallmark-certify hallmark-tool PROPERTIES INSTALL_RPATH $O
 install(TARGETS hallmark hallmark-certify EXPORT hallmark LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS hallmark-tool RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY include/hallmark DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
+install(FILES tools/peer_torch.py DESTINATION ${CMAKE_INSTALL_DATADIR}/hallmark)
 install(DIRECTORY data/traces DESTINATION ${CMAKE_INSTALL_DATADIR}/hallmark FILES_MATCHING PATTERN "*.safetensors")
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/hallmark)

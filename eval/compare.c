@@ -128,6 +128,9 @@ void compare_take(hm_eval *e, const task *t, int64_t first, hm_eval_result *r) {
              t->greedy ? task_logits(a, e->vocab_size, true) : NULL, a->out, words(a->count), t->along, r);
     }
     for (int op = 0; op < HM_MODEL_OPS; op++) r->calls[op] += t->calls[op], r->declined[op] += t->declined[op];
+    snprintf(r->device, sizeof r->device, "%.*s", (int)sizeof t->device - 1, t->device);
+    for (char *c = r->device; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?';
 }
 
 void compare_take_golden(const hm_eval *e, hm_eval_result *r) {

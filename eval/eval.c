@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "../certify/faults.h"
+#include "../certify/worker.h"
 #include "compare.h"
+#include "hallmark/cuda.h"
 
 /* ---- the folder ------------------------------------------------------------------------------------------------- */
 
@@ -111,13 +113,19 @@ static bool one_op(const char *spec, bool *provides, char *why, size_t size) {
     return true;
 }
 
+/* Without a context of the device: processes of their own will use it. */
+static bool device_there(char *why, size_t size) {
+    if (hm_worker_device || hm_cuda_devices()) return true;
+    return refuse(why, size, "%s", hm_error());
+}
+
 static bool plugin_ops(const char *path, bool *provides, char *why, size_t size) {
     if (strlen(path) >= TASK_PATH)
         return refuse(why, size, "the plug-in's path is longer than %d bytes", TASK_PATH - 1);
     hm_impl *impl = hm_plugin_open(path, HM_EVAL_TIMEOUT, why, size);
     if (!impl) return false;
-    bool host = impl->place == HM_HOST;
-    for (int i = 0; i < HM_MODEL_OPS && host && provides; i++)
+    bool there = impl->place == HM_HOST || device_there(why, size);
+    for (int i = 0; i < HM_MODEL_OPS && there && provides; i++)
         provides[i] = impl->provides(impl, hm_model_op_info((hm_model_op)i));
     hm_impl_close(impl);
     return true;
@@ -125,19 +133,23 @@ static bool plugin_ops(const char *path, bool *provides, char *why, size_t size)
 
 bool hm_eval_spec_check(const char *spec, bool provides[HM_MODEL_OPS], char *why, size_t size) {
     size_t length = strlen(spec);
+    *why = 0;
     if (provides) memset(provides, 0, HM_MODEL_OPS * sizeof *provides);
     if (!strncmp(spec, "fault:", 6) || !strncmp(spec, "variant:", 8)) return one_op(spec, provides, why, size);
     if (strchr(spec, '/') || (length > 3 && !strcmp(spec + length - 3, ".so")))
         return plugin_ops(spec, provides, why, size);
-    bool ref = !strcmp(spec, "ref"), cpu = !strcmp(spec, "cpu");
-    if (!ref && !cpu && strcmp(spec, "cuda"))
+    bool ref = !strcmp(spec, "ref"), cpu = !strcmp(spec, "cpu"), cuda = !strcmp(spec, "cuda");
+    if (!ref && !cpu && !cuda)
         return refuse(
             why, size,
-            "there is no implementation \"%s\"; it has to be ref, cpu, fault:ID, variant:ID or a plug-in's path "
-            "ending in .so",
+            "there is no implementation \"%s\"; it has to be ref, cpu, cuda, fault:ID, variant:ID or a plug-in's "
+            "path ending in .so",
             spec);
-    for (int i = 0; i < HM_MODEL_OPS && provides; i++)
-        provides[i] = ref || (cpu && hm_model_op_info((hm_model_op)i)->cpu);
+    if (cuda && !device_there(why, size)) return true;
+    for (int i = 0; i < HM_MODEL_OPS && provides; i++) {
+        const hm_op_info *op = hm_model_op_info((hm_model_op)i);
+        provides[i] = ref || (cpu && op->cpu) || (cuda && op->cuda);
+    }
     return true;
 }
 

@@ -30,8 +30,9 @@ typedef enum {
     HM_EVAL_STALE    /* what ref made of the call before: of the layer before, for the most part */
 } hm_eval_before;
 
-/* Where each op comes from: NULL or "ref", "cpu", "fault:ID", "variant:ID", or the path of a plug-in. An op that its
- * implementation lacks, or declines to do (HM_UNSUPPORTED), is ref's. A fault or a variant may be for one kind of the
+/* Where each op comes from: NULL or "ref", "cpu", "cuda", "fault:ID", "variant:ID", or the path of a plug-in. An op
+ * that its implementation lacks, or declines to do (HM_UNSUPPORTED), is ref's. What works on HM_CUDA is called on copies
+ * of the model's tensors there (device.h), and all that is ref's runs on the host. A fault or a variant may be for one kind of the
  * model's calls only: "fault:rotary_embedding.not_rotated@index_rope". */
 typedef struct {
     const char *of[HM_MODEL_OPS];
@@ -98,6 +99,7 @@ typedef struct {
     int64_t problems;
     hm_eval_row *row;                                    /* [problems] */
     int64_t calls[HM_MODEL_OPS], declined[HM_MODEL_OPS]; /* of implementations that are not ref's */
+    char device[128];                                    /* that they ran on; "": the host */
     int64_t right, forced_right, same_answer, tokens, correct;
     int64_t golden_right, golden_forced_right, golden_correct; /* the golden path's, on the same problems */
     int64_t lost, gained;                                      /* right on the golden path alone, on this path alone */
@@ -118,7 +120,7 @@ void hm_eval_result_free(hm_eval_result *r);
 int64_t *hm_eval_order(int64_t all);
 
 /* Is this an implementation that the model can be run with? One sentence in why if not. provides[op] (may be NULL): it
- * offers that op of the model. */
+ * offers that op of the model, and the device that it needs is there; a sentence in why, too, if that is not. */
 bool hm_eval_spec_check(const char *spec, bool provides[HM_MODEL_OPS], char *why, size_t size);
 
 /* ---- noise ------------------------------------------------------------------------------------------------------ */

@@ -25,6 +25,7 @@ typedef struct {
     int op;         /* that is running, -1 between calls, and in which call of the model */
     char call[TASK_CALL];
     int64_t calls[HM_MODEL_OPS], declined[HM_MODEL_OPS];
+    char device[128]; /* that the implementation ran on; "": the host */
     char why[HM_EVAL_TEXT];
 } task;
 

@@ -17,12 +17,14 @@
 #include "../certify/faults.h"
 #include "../certify/worker.h"
 #include "before.h"
+#include "device.h"
 #include "task.h"
 
 /* Somebody's function for one op. */
 typedef struct {
     task *t;
-    hm_op_fn *function; /* cpu or a plug-in's */
+    hm_op_fn *function; /* cpu's, cuda's or a plug-in's */
+    bool on_device;     /* it works there */
     const hm_fault *fault;
     const hm_variant *variant;
     const char *site;          /* of the model's calls that it stands for; NULL: all */
@@ -41,6 +43,7 @@ static hm_status run(void *with, const hm_model_call *call, const void *args, ch
     task *t = s->t;
     hm_dtype written[HM_MAX_ARGS] = {HM_DTYPE_NONE};
     hm_status status;
+    bool lost = false;
     *why = 0;
     t->steps++;
     hm_op_fn *ref = call->op->ref;
@@ -53,8 +56,13 @@ static hm_status run(void *with, const hm_model_call *call, const void *args, ch
     if (s->environment) fesetenv(s->environment);
     if (s->fault) status = s->fault->run(s->fault->variation, args, written);
     else if (s->variant) status = s->variant->run(s->variant->variation, args);
+    else if (s->on_device) status = device_call(call->op, s->function, args, &lost, why, size);
     else status = s->function(args);
     if (s->environment) fesetenv(FE_DFL_ENV);
+    if (lost) { /* as a plug-in that dies; the sentence is what is left of it */
+        t->op = -1;
+        return status;
+    }
     if (status == HM_UNSUPPORTED) {
         t->declined[call->index]++;
         status = ref(args);
@@ -62,10 +70,16 @@ static hm_status run(void *with, const hm_model_call *call, const void *args, ch
         snprintf(why, size, "it returned %d, which is no hm_status", (int)status);
         status = HM_INTERNAL;
     } else if (status != HM_OK) {
-        snprintf(why, size, "%s", s->error ? s->error() : s->function ? "" : hm_error());
+        const char *said = s->error ? s->error() : s->function && s->environment ? "" : hm_error();
+        if (!*why) snprintf(why, size, "%s", said);
     }
     t->op = -1;
     return status;
+}
+
+static void open_device(task *t) {
+    char why[256];
+    if (!*t->device && !hm_worker_open_device(t->device, sizeof t->device, why, sizeof why)) fail(t, "%s", why);
 }
 
 /* One library may stand for several ops, and is loaded once. */
@@ -73,6 +87,7 @@ static void load_plugin(task *t, const char *path, const hm_op_info *op, stand_i
     static const char *loaded;
     static void *library;
     static fenv_t environment;
+    static bool on_device;
     if (library && strcmp(loaded, path)) fail(t, "%s: a second plug-in in one run", path);
     if (!library) {
         static hello h;
@@ -81,11 +96,14 @@ static void load_plugin(task *t, const char *path, const hm_op_info *op, stand_i
         fesetenv(FE_DFL_ENV);
         if (!library) fail(t, "%s", h.error);
         loaded = path;
+        on_device = h.place == HM_CUDA;
+        if (on_device) open_device(t);
     }
     char symbol[128];
     snprintf(symbol, sizeof symbol, "hm_plugin_%s", op->name);
     s->function = (hm_op_fn *)dlsym(library, symbol);
     s->environment = &environment;
+    s->on_device = on_device;
     s->error = (const char *(*)(void))dlsym(library, "hm_error");
 }
 
@@ -102,6 +120,7 @@ static void stand_in_of(task *t, hm_model_op i, stand_in *s) {
     if (fault) s->fault = hm_fault_named(spec + 6);
     else if (variant) s->variant = hm_variant_named(spec + 8);
     else if (!strcmp(spec, "cpu")) s->function = op->cpu;
+    else if (!strcmp(spec, "cuda")) open_device(t), s->function = op->cuda, s->on_device = true;
     else load_plugin(t, spec, op, s);
     if ((fault && !s->fault) || (variant && !s->variant)) fail(t, "there is no \"%s\"", spec);
 }

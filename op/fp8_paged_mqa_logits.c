@@ -1,4 +1,5 @@
 #include "check.h"
+#include "flops.h"
 #include "fp8.h"
 #include "logits.h"
 #include "op.h"
@@ -135,6 +136,7 @@ const hm_op_info hm_fp8_paged_mqa_logits_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64 chain512 any tc23 tc13",
     .class_required = "tc23",
+    .flops = hm_fp8_paged_mqa_logits_flops,
     .check = call_check,
     .run = call_run,
     .ref = call_ref,

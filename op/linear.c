@@ -1,6 +1,7 @@
 #include "linear.h"
 
 #include "check.h"
+#include "flops.h"
 #include "op.h"
 
 static const char op[] = "linear";
@@ -92,6 +93,7 @@ const hm_op_info hm_linear_info = {
     .nargs = sizeof args / sizeof *args,
     .classes = "wide chain64 chain512 any tc23 tc13",
     .class_required = "tc23",
+    .flops = hm_linear_flops,
     .check = call_check,
     .run = call_run,
     .ref = call_ref,

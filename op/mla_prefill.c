@@ -1,5 +1,6 @@
 #include "attention.h"
 #include "check.h"
+#include "flops.h"
 #include "op.h"
 
 static const char op[] = "mla_prefill";
@@ -75,6 +76,7 @@ const hm_op_info hm_mla_prefill_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64 chain512 any tc23 tc13",
     .class_required = "tc23",
+    .flops = hm_mla_prefill_flops,
     .check = call_check,
     .run = call_run,
     .ref = call_ref,

@@ -1,5 +1,6 @@
 #include "attention.h"
 #include "check.h"
+#include "flops.h"
 #include "indexer_cache.h"
 #include "op.h"
 
@@ -118,6 +119,7 @@ const hm_op_info hm_sparse_mla_decode_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64 chain512 any tc23 tc13",
     .class_required = "tc23",
+    .flops = hm_sparse_mla_decode_flops,
     .check = call_check,
     .run = call_run,
     .ref = call_ref,

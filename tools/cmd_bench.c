@@ -1,6 +1,7 @@
 /* hallmark bench: times what certifies. Caches are swept before every timed run; the ceiling is a parallel memcpy that
  * moves as many bytes, timed in turn with the op, so that the share of it survives a change of machine. On a CUDA
- * device (bench_cuda.cu) calls are replayed as a graph, on buffers in turn, against a copy by the device. */
+ * device (bench_cuda.cu) calls are replayed as a graph, on buffers in turn, against a copy by the device, against what
+ * its tensor cores can do, and against a peer (peer.h). */
 #include <jansson.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include "../op/check.h"
 #include "bench_cuda.h"
 #include "cli.h"
+#include "peer.h"
 
 enum { MAX_RUNS = 1000, MIN_RUNS = 5, GOLDEN_RUNS = 3, MAX_CASES = 256 };
 
@@ -21,6 +23,7 @@ typedef struct {
     const char *cases[MAX_CASES];
     int ncases;
     double seconds; /* spent on each case */
+    const char *peer;
     bool json, golden;
 } bench_options;
 
@@ -232,9 +235,69 @@ static void open_device(session *s) {
     }
 }
 
+/* The peer's columns: its time, and who is faster; or why there is none. */
+typedef struct {
+    hm_peer_result result;
+    char name[128], declined[256];
+} peer_times;
+
+static void time_peer(session *s, const hm_call *call, hm_cuda_bench *bench, int sets, int calls, peer_times *t) {
+    double own[HM_PEER_PASSES], theirs[HM_PEER_PASSES];
+    char why[256];
+    *t = (peer_times){.declined = ""};
+    hm_peer *peer = hm_peer_open(s->options->peer, call, sets, calls, t->declined, sizeof t->declined);
+    if (!peer) return;
+    snprintf(t->name, sizeof t->name, "%s", hm_peer_name(peer));
+    for (int i = 0; i < HM_PEER_PASSES && !*t->declined; i++) {
+        if (!hm_cuda_bench_pass(bench, &own[i], why, sizeof why)) hm_die(HM_EXIT_INTERNAL, "%s: %s", call->name, why);
+        hm_peer_time(peer, &theirs[i], t->declined, sizeof t->declined);
+    }
+    if (!*t->declined) t->result = hm_peer_compare(own, theirs);
+    hm_peer_close(peer);
+}
+
+static const char *verdict_of(const hm_peer_result *r) {
+    return r->faster > 0 ? "faster" : r->faster < 0 ? "slower" : "equal";
+}
+
+static void print_device_json(const session *s, const hm_call *call, const hm_cuda_times *times, int sets, size_t bytes,
+                              double flops, const peer_times *peer) {
+    timing op = timing_of((double *)times->plain, times->runs), pdl = timing_of((double *)times->pdl, times->runs),
+           copy = timing_of((double *)times->copy, times->runs);
+    double speed = (double)bytes / op.median;
+    json_t *j =
+        json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "op", call->op->name,
+                  "case", call->name, "impl", s->impl->name, "device", s->device.device, "replays", op.runs, "sets",
+                  sets, "bytes", (json_int_t)bytes, "seconds_q1", op.q1, "seconds_median", op.median, "seconds_q3",
+                  op.q3, "seconds_pdl", pdl.median, "copy_seconds", copy.median, "gb_per_s", 1e-9 * speed, "share",
+                  copy.median / op.median, "large_copy_share", speed / s->device.copy);
+    if (times->has_rows)
+        json_object_set_new(j, "rows_copy_seconds", json_real(timing_of((double *)times->rows, times->runs).median));
+    if (flops > 0) {
+        json_object_set_new(j, "flops", json_real(flops));
+        json_object_set_new(j, "matrix_share_bf16", json_real(flops / op.median / s->device.matrix_bf16));
+        if (s->device.matrix_fp8 > 0)
+            json_object_set_new(j, "matrix_share_fp8", json_real(flops / op.median / s->device.matrix_fp8));
+    }
+    if (s->options->peer && *peer->declined) json_object_set_new(j, "peer_declined", json_string(peer->declined));
+    else if (s->options->peer)
+        json_object_set_new(
+            j, "peer",
+            json_pack("{s:s, s:f, s:f, s:f, s:f, s:s}", "name", peer->name, "seconds", peer->result.peer, "spread",
+                      peer->result.peer_spread, "own_seconds", peer->result.own, "own_spread", peer->result.own_spread,
+                      "verdict", verdict_of(&peer->result)));
+    char *text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(6));
+    if (!text) hm_die(HM_EXIT_INTERNAL, "out of memory");
+    puts(text);
+    free(text);
+    json_decref(j);
+}
+
 static void time_on_device(session *s, const hm_call *call, size_t bytes, const char *line) {
     static hm_cuda_times times;
-    char why[256];
+    char why[256], rows[64] = "\t", matrix[64] = "\t", against[128] = "";
+    int sets, calls;
+    peer_times peer = {.declined = ""};
     hm_cuda_bench_input input = {.op = call->op, .args = call->args, .buffers = call->nbuffers, .least_bytes = bytes};
     for (int b = 0; b < call->nbuffers; b++)
         input.buffer[b] = call->buffer[b].base, input.buffer_size[b] = call->buffer[b].size;
@@ -242,28 +305,37 @@ static void time_on_device(session *s, const hm_call *call, size_t bytes, const 
         input.buffer_of[i] = call->buffer_of[i];
         if (call->buffer_of[i] >= 0) input.offset[i] = call->buffer[call->buffer_of[i]].offset[i];
     }
-    if (!hm_cuda_bench_call(&input, s->options->seconds, &times, why, sizeof why))
+    hm_cuda_bench *bench = hm_cuda_bench_new(&input, &sets, &calls, why, sizeof why);
+    if (!bench || !hm_cuda_bench_measure(bench, s->options->seconds, &times, why, sizeof why))
         hm_die(HM_EXIT_INTERNAL, "the case '%s': %s", line, why);
+    if (s->options->peer) time_peer(s, call, bench, sets, calls, &peer);
+    hm_cuda_bench_free(bench);
+    double flops = call->op->flops ? call->op->flops(call->golden_args) : 0;
+    if (s->options->json) {
+        print_device_json(s, call, &times, sets, bytes, flops, &peer);
+        return;
+    }
     timing op = timing_of(times.plain, times.runs), pdl = timing_of(times.pdl, times.runs),
            copy = timing_of(times.copy, times.runs);
     double speed = (double)bytes / op.median;
-    if (s->options->json) {
-        json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "op",
-                              call->op->name, "case", call->name, "impl", s->impl->name, "device", s->device.device,
-                              "replays", op.runs, "sets", times.sets, "bytes", (json_int_t)bytes, "seconds_q1", op.q1,
-                              "seconds_median", op.median, "seconds_q3", op.q3, "seconds_pdl", pdl.median,
-                              "copy_seconds", copy.median, "gb_per_s", 1e-9 * speed, "share", copy.median / op.median,
-                              "large_copy_share", speed / s->device.copy);
-        char *text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(6));
-        if (!text) hm_die(HM_EXIT_INTERNAL, "out of memory");
-        puts(text);
-        free(text);
-        json_decref(j);
-        return;
+    if (times.has_rows) {
+        double median = timing_of(times.rows, times.runs).median;
+        snprintf(rows, sizeof rows, "%.2f\t%.1f %%", 1e6 * median, 100 * median / op.median);
     }
-    hm_table_row(s->table, "%.2f\t%.2f..%.2f\t%.2f\t%.0f\t%.2f\t%.1f %%\t%.1f %%\t%d\t%s", 1e6 * op.median, 1e6 * op.q1,
-                 1e6 * op.q3, 1e6 * pdl.median, 1e-9 * speed, 1e6 * copy.median, 100 * copy.median / op.median,
-                 100 * speed / s->device.copy, times.sets, line);
+    if (flops > 0)
+        snprintf(matrix, sizeof matrix, "%.3g\t%.1f %%", 1e-12 * flops / op.median,
+                 100 * flops / op.median / s->device.matrix_bf16);
+    if (s->options->peer && *peer.declined) {
+        hm_progress_clear(&s->progress);
+        fprintf(stderr, "no peer for %s: %s\n", line, peer.declined);
+        snprintf(against, sizeof against, "\t\t\t");
+    } else if (s->options->peer)
+        snprintf(against, sizeof against, "\t%.2f +- %.2f\t%.2f +- %.2f\t%s", 1e6 * peer.result.own,
+                 1e6 * peer.result.own_spread, 1e6 * peer.result.peer, 1e6 * peer.result.peer_spread,
+                 verdict_of(&peer.result));
+    hm_table_row(s->table, "%.2f\t%.2f..%.2f\t%.2f\t%.0f\t%.2f\t%.1f %%\t%s\t%s\t%.1f %%\t%d%s\t%s", 1e6 * op.median,
+                 1e6 * op.q1, 1e6 * op.q3, 1e6 * pdl.median, 1e-9 * speed, 1e6 * copy.median,
+                 100 * copy.median / op.median, rows, matrix, 100 * speed / s->device.copy, sets, against, line);
 }
 
 static void print_device(const session *s) {
@@ -274,6 +346,9 @@ static void print_device(const session *s) {
         "alone in "
         "its graph %.2f\n",
         1e-9 * d->copy, 1e-9 * d->read, 1e-9 * d->write, 1e6 * d->empty, 1e6 * d->empty_pdl, 1e6 * d->empty_alone);
+    printf("tensor cores: bf16 %.0f TFLOP/s", 1e-12 * d->matrix_bf16);
+    if (d->matrix_fp8 > 0) printf(", fp8 %.0f", 1e-12 * d->matrix_fp8);
+    puts("");
 }
 #else
 static void open_device(session *s) { (void)s; }
@@ -370,7 +445,7 @@ static void count(session *s, const char *line) {
 /* ---- options ------------------------------------------------------------------------------------------------------
  */
 
-enum { KEY_CASE = 512, KEY_SECONDS, KEY_JSON, KEY_GOLDEN };
+enum { KEY_CASE = 512, KEY_SECONDS, KEY_JSON, KEY_GOLDEN, KEY_PEER };
 
 static error_t parse(int key, char *text, struct argp_state *state) {
     bench_options *o = state->input;
@@ -394,6 +469,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         case KEY_GOLDEN:
             o->golden = true;
             return 0;
+        case KEY_PEER:
+            o->peer = text;
+            return 0;
         case ARGP_KEY_ARG:
             hm_die(HM_EXIT_USAGE, "\"%s\" is not an option; --help lists them", text);
         default:
@@ -410,7 +488,15 @@ static const char about[] =
     "than the "
     "device's cache together; pdl: the same with programmatic dependent launch. copy: as many bytes, in the same way; "
     "share: "
-    "its time over the op's.\n\n"
+    "its time over the op's; rows: a copy that reads and writes where the call does, where each output has an input of "
+    "its "
+    "shape; TFLOP/s of matrix products, and their share of what the tensor cores do in a kernel that does nothing "
+    "else.\n\n"
+    "--peer: somebody else's time for the case, plain launches against plain launches, in 5 passes in turn: medians, "
+    "and "
+    "the "
+    "largest less the smallest; equal, unless the medians are further apart than that. docs/cuda.md says how a program "
+    "becomes a peer; torch is built in, and needs python3 with torch.\n\n"
     "A case that does not certify is not timed (exit 1). The time of a plug-in includes the round trip to its process.";
 
 int hm_cmd_bench(int argc, char **argv) {
@@ -419,6 +505,7 @@ int hm_cmd_bench(int argc, char **argv) {
         {"case", KEY_CASE, "LINE", 0, "Only this case; may be given several times", 0},
         {"seconds", KEY_SECONDS, "S", 0, "Time to spend on each case (default 1)", 0},
         {"json", KEY_JSON, NULL, 0, "One JSON object a line", 0},
+        {"peer", KEY_PEER, "PROGRAM", 0, "On a device: also the time of a peer: torch, or a program", 0},
         {"golden", KEY_GOLDEN, NULL, 0,
          "Also the time of golden alone and of golden and verdict, in ms, and the latter as a multiple of ref", 0},
         {0},
@@ -440,11 +527,17 @@ int hm_cmd_bench(int argc, char **argv) {
     s.on_device = s.impl->place == HM_CUDA;
     if (s.on_device && !s.impl->ours)
         hm_die(HM_EXIT_USAGE, "bench times plug-ins on the host only, and %s is for cuda", s.impl->name);
+    if (o.peer && !s.on_device) hm_die(HM_EXIT_USAGE, "--peer is for --impl cuda");
     if (s.on_device) open_device(&s);
     s.table = hm_table_new(
-        s.on_device ? ">us\t>quartiles\t>pdl us\t>GB/s\t>copy us\t>share\t>of 2 GiB copy\t>sets\tcase"
-        : o.golden  ? ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\t>golden ms\t>judge ms\t>per ref\tcase"
-                    : ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\tcase");
+        s.on_device && o.peer
+            ? ">us\t>quartiles\t>pdl us\t>GB/s\t>copy us\t>share\t>rows us\t>share\t>TFLOP/s\t>of bf16\t>of 2 GiB "
+              "copy\t>sets\t>again us\t>peer us\tagainst it\tcase"
+        : s.on_device
+            ? ">us\t>quartiles\t>pdl us\t>GB/s\t>copy us\t>share\t>rows us\t>share\t>TFLOP/s\t>of bf16\t>of 2 GiB "
+              "copy\t>sets\tcase"
+        : o.golden ? ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\t>golden ms\t>judge ms\t>per ref\tcase"
+                   : ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\tcase");
     s.progress = hm_progress_start("bench", o.ncases);
     if (!o.ncases) each_default(&s, count);
     for (int i = 0; i < o.ncases && !hm_interrupted(); i++) bench_case(&s, o.cases[i]);

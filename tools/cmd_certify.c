@@ -1,4 +1,8 @@
-/* hallmark certify: judges an implementation on a suite of cases, or on single ones. */
+/* hallmark certify: judges an implementation on a suite of cases, or on single ones. Several cases may be judged at a
+ * time, each with an implementation of its own: while golden is computed for one, a device works on others. What is
+ * reported, and its order, do not depend on that. */
+#include <omp.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +19,7 @@ typedef struct {
     uint64_t seed;
     int64_t shard, shards; /* this one, counted from 1, of how many */
     const char *shard_text;
+    int jobs; /* cases at a time; 0: as many as are sensible */
 } certify_options;
 
 /* A line of the table: the cases of one op that have the same dtype and modes. */
@@ -27,6 +32,16 @@ typedef struct {
     int64_t outcome[HM_OUTCOME_COUNT];
 } group;
 
+/* A case, and what came of it. */
+typedef struct {
+    hm_case_spec spec;
+    hm_verdict verdict;
+    uint64_t inputs_xxh3;
+    hm_status made; /* whether it could be set up, and why not */
+    char why[512];
+    bool done;
+} outcome;
+
 typedef struct {
     const certify_options *options;
     hm_impl *impl;
@@ -34,9 +49,14 @@ typedef struct {
     hm_progress progress;
     group *groups;
     int ngroups;
-    int64_t number;   /* of the case in the suite */
-    int64_t failures; /* printed so far */
-    char *provided;   /* by op index: 0 not asked, 1 yes, 2 no */
+    int64_t number;                          /* of the case in the suite */
+    int64_t failures;                        /* printed so far */
+    char *provided;                          /* by op index: 0 not asked, 1 yes, 2 no */
+    outcome **cases;                         /* in their order; NULL: reported */
+    int64_t count, capacity, next, reported; /* next: to be judged */
+    int threads;                             /* of one case; 0: OpenMP's default */
+    pthread_mutex_t lock;
+    pthread_cond_t one_done;
 } session;
 
 static bool in_shard(const certify_options *o, int64_t number) { return number % o->shards == o->shard - 1; }
@@ -150,86 +170,178 @@ static void print_classes(const session *s) {
 /* ---- running ------------------------------------------------------------------------------------------------------
  */
 
-static void judge_case(session *s, const hm_case_spec *spec) {
-    const certify_options *o = s->options;
-    hm_judge_options judge = hm_run_judge_options(&o->run, spec->op);
-    hm_verdict v = {.outcome = HM_SKIPPED, .consistent = HM_CLASS_NONE, .effects_ok = true, .effects = "ok"};
-    v.required = judge.required == HM_CLASS_NONE ? hm_class_named(spec->op->class_required) : judge.required;
+static void judge_case(const session *s, hm_impl *impl, outcome *c) {
+    const hm_case_spec *spec = &c->spec;
+    hm_judge_options judge = hm_run_judge_options(&s->options->run, spec->op);
     hm_call *call = NULL;
-    char why[512] = "", repro[HM_CASE_MAX + 1024];
-    uint64_t inputs = 0;
-    hm_status status = hm_call_from_case(spec, &call, why, sizeof why);
-    if (status == HM_OK) {
-        inputs = call->inputs_xxh3;
-        hm_judge(s->impl, call, &judge, &v);
-        hm_call_free(call);
-    } else if (status == HM_NO_MEMORY) snprintf(v.why, sizeof v.why, "no memory for this case: %.400s", why);
-    else hm_die(o->ncases ? HM_EXIT_USAGE : HM_EXIT_INTERNAL, "the case '%s' cannot be set up: %s", spec->line, why);
-    if (v.outcome == HM_NOT_OFFERED) return;
+    judge.threads = s->threads;
+    c->verdict = (hm_verdict){.outcome = HM_SKIPPED, .consistent = HM_CLASS_NONE, .effects_ok = true, .effects = "ok"};
+    c->verdict.required = judge.required == HM_CLASS_NONE ? hm_class_named(spec->op->class_required) : judge.required;
+    c->made = hm_call_from_case(spec, &call, c->why, sizeof c->why);
+    if (c->made != HM_OK) return;
+    c->inputs_xxh3 = call->inputs_xxh3;
+    hm_judge(impl, call, &judge, &c->verdict);
+    hm_call_free(call);
+}
+
+static void report_case(session *s, outcome *c) {
+    const certify_options *o = s->options;
+    const hm_case_spec *spec = &c->spec;
+    hm_verdict *v = &c->verdict;
+    char repro[HM_CASE_MAX + 1024];
+    if (c->made == HM_NO_MEMORY) snprintf(v->why, sizeof v->why, "no memory for this case: %.400s", c->why);
+    else if (c->made != HM_OK)
+        hm_die(o->ncases ? HM_EXIT_USAGE : HM_EXIT_INTERNAL, "the case '%s' cannot be set up: %s", spec->line, c->why);
+    if (v->outcome == HM_NOT_OFFERED) return;
     hm_run_repro(&o->run, "ref", "certify", "--case", spec->line, repro, sizeof repro);
-    hm_report_add(s->report, spec->op, spec->line, inputs, &v, repro);
-    group_add(s, spec, &v);
-    if (v.outcome != HM_PASS && v.outcome != HM_DECLINED) {
+    hm_report_add(s->report, spec->op, spec->line, c->inputs_xxh3, v, repro);
+    group_add(s, spec, v);
+    if (v->outcome != HM_PASS && v->outcome != HM_DECLINED) {
         s->failures++;
         hm_progress_clear(&s->progress);
-        hm_print_failure(stdout, spec->op, spec->line, &v, repro);
+        hm_print_failure(stdout, spec->op, spec->line, v, repro);
         fflush(stdout);
     }
 }
 
-static int visit(const hm_case_spec *spec, void *context) {
+static int keep(const hm_case_spec *spec, void *context) {
     session *s = context;
     if (!in_shard(s->options, s->number++)) return 0;
-    if (hm_interrupted()) return 1;
+    if (s->count == s->capacity) {
+        s->capacity = 2 * s->capacity + 64;
+        s->cases = realloc(s->cases, (size_t)s->capacity * sizeof *s->cases);
+    }
+    outcome *c = calloc(1, sizeof *c);
+    if (!s->cases || !c) hm_die(HM_EXIT_INTERNAL, "out of memory");
+    c->spec = *spec;
+    s->cases[s->count++] = c;
     int index = 0;
     while (hm_op_at(index) != spec->op) index++;
-    if (!s->provided[index]) {
-        s->provided[index] = s->impl->provides(s->impl, spec->op) ? 1 : 2;
-        if (s->provided[index] == 2) hm_report_not_provided(s->report, spec->op);
-    }
-    if (s->provided[index] == 1) judge_case(s, spec);
-    hm_progress_step(&s->progress, spec->line);
+    if (s->provided[index]) return 0;
+    s->provided[index] = s->impl->provides(s->impl, spec->op) ? 1 : 2;
+    if (s->provided[index] == 2) hm_report_not_provided(s->report, spec->op);
     return 0;
 }
 
-static int count(const hm_case_spec *spec, void *context) {
-    session *s = context;
-    (void)spec;
-    if (in_shard(s->options, s->number++)) s->progress.total++;
-    return 0;
+static bool provided(const session *s, const hm_op_info *op) {
+    int index = 0;
+    while (hm_op_at(index) != op) index++;
+    return s->provided[index] == 1;
+}
+
+/* Takes the next case and judges it; false if there is none. */
+static bool judge_next(session *s, hm_impl *impl) {
+    pthread_mutex_lock(&s->lock);
+    int64_t i = s->next < s->count && !hm_interrupted() ? s->next++ : -1;
+    pthread_mutex_unlock(&s->lock);
+    if (i < 0) return false;
+    outcome *c = s->cases[i];
+    if (provided(s, c->spec.op)) judge_case(s, impl, c);
+    pthread_mutex_lock(&s->lock);
+    c->done = true;
+    pthread_cond_signal(&s->one_done);
+    pthread_mutex_unlock(&s->lock);
+    return true;
+}
+
+/* Reports what is done, in the order of the cases. */
+static void report_done(session *s) {
+    while (s->reported < s->count) {
+        outcome *c = s->cases[s->reported];
+        pthread_mutex_lock(&s->lock);
+        bool done = c->done;
+        pthread_mutex_unlock(&s->lock);
+        if (!done || hm_interrupted()) return;
+        if (provided(s, c->spec.op)) report_case(s, c);
+        hm_progress_step(&s->progress, c->spec.line);
+        free(c);
+        s->cases[s->reported++] = NULL;
+    }
+}
+
+typedef struct {
+    session *s;
+    hm_impl *impl;
+    pthread_t thread;
+} helper;
+
+static void *help(void *context) {
+    helper *h = context;
+    if (h->s->threads) omp_set_num_threads(h->s->threads);
+    while (judge_next(h->s, h->impl)) continue;
+    return NULL;
+}
+
+static void run_all(session *s) {
+    const certify_options *o = s->options;
+    int cores = omp_get_max_threads(), jobs = o->jobs, started = 0;
+    char why[512];
+    s->progress.total = s->count;
+    if (!jobs) jobs = s->impl->place == HM_CUDA ? (cores + 3) / 4 : 1;
+    if (jobs > s->count) jobs = s->count > 0 ? (int)s->count : 1;
+    helper *helpers = calloc((size_t)jobs, sizeof *helpers);
+    if (!helpers) hm_die(HM_EXIT_INTERNAL, "out of memory");
+    s->threads = o->run.threads;
+    if (jobs > 1) s->threads = cores / jobs > 1 ? cores / jobs : 1;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->one_done, NULL);
+    for (int i = 1; i < jobs; i++) { /* the calling thread is one of them */
+        helpers[i] =
+            (helper){.s = s, .impl = hm_impl_open(o->run.impl ? o->run.impl : "ref", o->run.timeout, why, sizeof why)};
+        if (!helpers[i].impl) hm_die(HM_EXIT_USAGE, "%s", why);
+        if (pthread_create(&helpers[i].thread, NULL, help, &helpers[i])) hm_die(HM_EXIT_INTERNAL, "no thread");
+        started = i;
+    }
+    if (jobs > 1) omp_set_num_threads(s->threads);
+    while (judge_next(s, s->impl)) report_done(s);
+    while (s->reported < s->count && !hm_interrupted()) {
+        pthread_mutex_lock(&s->lock);
+        while (!s->cases[s->reported]->done && !hm_interrupted()) {
+            struct timespec soon;
+            clock_gettime(CLOCK_REALTIME, &soon);
+            soon.tv_sec++;
+            pthread_cond_timedwait(&s->one_done, &s->lock, &soon);
+        }
+        pthread_mutex_unlock(&s->lock);
+        report_done(s);
+    }
+    for (int i = 1; i <= started && !hm_interrupted(); i++) {
+        pthread_join(helpers[i].thread, NULL);
+        if (!*s->impl->device) snprintf(s->impl->device, sizeof s->impl->device, "%s", helpers[i].impl->device);
+        hm_impl_close(helpers[i].impl);
+    }
+    if (jobs > 1) omp_set_num_threads(cores);
+    if (!hm_interrupted()) free(s->cases), free(helpers);
 }
 
 static void run_suite(session *s) {
     const certify_options *o = s->options;
-    const char *op = o->op ? o->op->name : NULL;
     char why[512];
-    if (hm_suite_each(o->suite, op, o->seed, count, s, why, sizeof why))
+    if (hm_suite_each(o->suite, o->op ? o->op->name : NULL, o->seed, keep, s, why, sizeof why))
         hm_die(HM_EXIT_INTERNAL, "the suite's text is bad: %s", why);
-    s->number = 0;
-    hm_suite_each(o->suite, op, o->seed, visit, s, why, sizeof why);
+    run_all(s);
 }
 
 static void run_cases(session *s) {
     const certify_options *o = s->options;
-    static hm_case_spec spec[MAX_CASES];
+    static hm_case_spec spec;
     char why[512];
     for (int i = 0; i < o->ncases; i++) { /* all are read before the first one runs */
         char line[2 * HM_CASE_MAX];
         size_t n = (size_t)snprintf(line, sizeof line, "%s", o->cases[i]);
         if (n < sizeof line && !strstr(line, " seed="))
             snprintf(line + n, sizeof line - n, " seed=%llu", (unsigned long long)o->seed);
-        if (hm_case_parse(line, &spec[i], why, sizeof why) != HM_OK)
+        if (hm_case_parse(line, &spec, why, sizeof why) != HM_OK)
             hm_die(HM_EXIT_USAGE, "--case '%s': %s", o->cases[i], why);
+        keep(&spec, s);
     }
-    s->progress.total = o->ncases;
-    for (int i = 0; i < o->ncases; i++)
-        if (visit(&spec[i], s)) return;
+    run_all(s);
 }
 
 /* ---- options ------------------------------------------------------------------------------------------------------
  */
 
-enum { KEY_SUITE = 512, KEY_CASE, KEY_SEED, KEY_SHARD };
+enum { KEY_SUITE = 512, KEY_CASE, KEY_SEED, KEY_SHARD, KEY_JOBS };
 
 static error_t parse(int key, char *text, struct argp_state *state) {
     certify_options *o = state->input;
@@ -261,6 +373,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
             o->shard_text = text;
             return 0;
         }
+        case KEY_JOBS:
+            o->jobs = (int)hm_option_i64("--jobs", text, 1, 256);
+            return 0;
         case ARGP_KEY_ARG:
             hm_die(HM_EXIT_USAGE, "\"%s\" is not an option; --help lists them", text);
         default:
@@ -282,6 +397,8 @@ int hm_cmd_certify(int argc, char **argv) {
         {"case", KEY_CASE, "LINE", 0, "Only this case; may be given several times", 0},
         {"seed", KEY_SEED, "N", 0, "Seed of the cases that state none (default 1)", 0},
         {"shard", KEY_SHARD, "i/n", 0, "Only the i-th of n parts of the suite, counted from 1", 0},
+        {"jobs", KEY_JOBS, "N", 0,
+         "Cases at a time (speed only, never results; default 1, on a device one for four threads)", 0},
         {0},
     };
     static const struct argp_child children[] = {{&hm_run_argp, 0, NULL, 0}, {0}};

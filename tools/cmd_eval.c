@@ -8,11 +8,10 @@
 /* ---- paths ------------------------------------------------------------------------------------------------------ */
 
 /* Puts an implementation in the path of every op that it offers; dies if there is none such. Returns how many. */
-static int take(hm_eval_path *path, const char *spec) {
+static int take(hm_eval_path *path, const char *spec, char *why, size_t size) {
     bool provides[HM_MODEL_OPS];
-    char why[512];
     int count = 0;
-    if (!hm_eval_spec_check(spec, provides, why, sizeof why)) hm_die(HM_EXIT_USAGE, "%s", why);
+    if (!hm_eval_spec_check(spec, provides, why, size)) hm_die(HM_EXIT_USAGE, "%s", why);
     for (int i = 0; i < HM_MODEL_OPS; i++) {
         if (!provides[i]) continue;
         if (path->of[i] && strcmp(path->of[i], "ref"))
@@ -26,11 +25,12 @@ static int take(hm_eval_path *path, const char *spec) {
 
 static void path_of(eval_options *o, hm_eval_path *path) {
     *path = (hm_eval_path){.before = o->before};
-    int ops = o->nfaults ? 0 : take(path, o->impl ? o->impl : "ref");
-    for (int i = 0; i < o->nfaults; i++) ops += take(path, o->fault[i]);
+    char why[512] = "";
+    int ops = o->nfaults ? 0 : take(path, o->impl ? o->impl : "ref", why, sizeof why);
+    for (int i = 0; i < o->nfaults; i++) ops += take(path, o->fault[i], why, sizeof why);
     if (ops) return;
-    printf("Nothing could run: %s offers no op that the model has, or none for tensors of the host.\n",
-           o->nfaults ? o->fault[0] : o->impl);
+    if (*why) printf("Nothing could run: %s\n", why);
+    else printf("Nothing could run: %s offers no op that the model has.\n", o->nfaults ? o->fault[0] : o->impl);
     exit(HM_EXIT_NOTHING);
 }
 
@@ -226,7 +226,10 @@ static const char about[] =
     "are read at once. In decoding: the answer word by word, compared as long as both paths chose the same words. The "
     "scores are paired (McNemar's exact test); the noise floor is what ref and paths of legal variants differ by "
     "(A/A). "
-    "An implementation may be a plug-in, which runs in processes of its own. ID@SITE injects a fault into one kind of "
+    "An implementation may be a plug-in, which runs in processes of its own; what works on CUDA memory is called on "
+    "copies "
+    "of the model's tensors there, and every op that it lacks is ref's, on the host. ID@SITE injects a fault into one "
+    "kind of "
     "the "
     "model's calls only: rotary_embedding.not_rotated@index_rope.\n\n"
     "A score is no substitute for `hallmark replay --impl I data/gsm8k/traces/*.safetensors`, which judges every "
@@ -238,7 +241,8 @@ static const char about[] =
 
 int hm_cmd_eval(int argc, char **argv) {
     static const struct argp_option options[] = {
-        {"impl", 'i', "IMPL", 0, "ref (default), cpu, fault:ID, variant:ID, or a plug-in: a path that ends in .so", 0},
+        {"impl", 'i', "IMPL", 0,
+         "ref (default), cpu, cuda, fault:ID, variant:ID, or a plug-in: a path that ends in .so", 0},
         {"fault", KEY_FAULT, "ID", 0, "Inject this row of the fault table into its op; may be given several times", 0},
         {"bisect", KEY_BISECT, NULL, 0, "If anything is off, name the ops that are to blame", 0},
         {"problems", KEY_PROBLEMS, "N", 0, "Only N of the problems, evenly spread (default: all)", 1},

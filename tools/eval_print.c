@@ -54,13 +54,14 @@ static void print_calls(const eval_run *run) {
     const hm_eval_result *r = &run->result;
     bool declined = false;
     if (hm_eval_is_ref(run->path)) return;
-    printf("Calls of the implementation:");
+    if (*r->device) printf("Calls of the implementation, on copies on %s:", r->device);
+    else printf("Calls of the implementation:");
     for (int i = 0, n = 0; i < HM_MODEL_OPS; i++) {
         declined |= r->declined[i] > 0;
         if (run->path->of[i] && strcmp(run->path->of[i], "ref"))
             printf("%s %s %lld", n++ ? "," : "", hm_model_op_info((hm_model_op)i)->name, (long long)r->calls[i]);
     }
-    printf("; every other op is ref's.\n");
+    printf("; every other op is ref's%s.\n", *r->device ? ", on the host" : "");
     if (!declined) return;
     printf("Declined, and done by ref:");
     for (int i = 0, n = 0; i < HM_MODEL_OPS; i++)
@@ -168,6 +169,7 @@ void eval_write_json(const hm_eval *e, const eval_run *run, const char *path) {
                              "off", run->off, "ended", done ? "" : r->why, "calls", calls, "kl", kl);
     char bits[32];
     snprintf(bits, sizeof bits, "%016llx", (unsigned long long)r->bits);
+    if (*r->device) json_object_set_new(root, "device", json_string(r->device));
     if (done) json_object_set_new(root, "bits", json_string(bits));
     if (done && o->greedy) json_object_set_new(root, "exact_match", exact_match_of(r));
     if (done && o->forced) json_object_set_new(root, "tokens", tokens_of(r));

@@ -257,11 +257,15 @@ check "what does not certify is not timed" grep -q 'not timed' err
 run 3 bench --seconds 0.01 --impl cpu
 refuse conv2d bench --case 'conv2d x=bf16[2,8]'
 refuse "--out" bench --out somewhere
+refuse "--peer is for --impl cuda" bench --peer torch
 
 # ---- eval ------------------------------------------------------------------------------------------------------------
 gsm8k=(eval --data "$data/gsm8k" --problems 4 --legal 0)
 refuse 'no implementation "cublas"' eval --impl cublas
 refuse 'no fault "rms_norm.nonsense"' eval --fault rms_norm.nonsense
+nvidia=$(nvidia-smi -L 2>/dev/null)
+[ -n "$nvidia" ] || run 3 eval --impl cuda
+[ -n "$nvidia" ] || check "eval: no device" grep -q '^Nothing could run: .*CUDA' out
 refuse 'no variant "nonsense"' eval --impl variant:nonsense
 refuse 'No such file' eval --impl ./nowhere.so
 refuse 'both for rms_norm' eval --fault rms_norm.eps_1e_5 --fault rms_norm.zeros

@@ -1,6 +1,7 @@
 #!/bin/bash
-# determinism.sh HALLMARK [SUITE]: the certificate of ref is the same bytes (but for host and time) for 1, 2 and 7 threads and for every
-# instruction set that this CPU has. The payload holds a hash of every output, so equal payloads mean equal outputs.
+# determinism.sh HALLMARK [SUITE]: the certificate of ref is the same bytes (but for host and time) for 1, 2 and 7 threads, for three
+# cases at a time, and for every instruction set that this CPU has. The payload holds a hash of every output, so equal payloads mean
+# equal outputs.
 set -u
 hallmark=$1 suite=${2:-smoke}
 dir=$(mktemp -d)
@@ -29,6 +30,7 @@ compare() {
 compare again --threads 1
 compare two --threads 2
 compare seven --threads 7
+compare jobs --jobs 3
 for isa in sse2 avx2 avx512; do
     status=0
     "$hallmark" certify --impl cpu --suite smoke --isa $isa >"$dir/log" 2>&1 || status=$? # 3: there is no cpu op; 2: no such isa here

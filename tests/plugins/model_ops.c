@@ -5,6 +5,9 @@
 #include <math.h>
 #include <string.h>
 const int hm_plugin_abi = HM_PLUGIN_ABI;
+#ifdef ON_CUDA /* the same plug-in once more, for device memory */
+const hm_place hm_plugin_place = HM_CUDA;
+#endif
 static float load(uint16_t h) { return *(float *)memcpy(&(float){0}, &(uint32_t){(uint32_t)h << 16}, 4); }
 static uint16_t round_bf16(float f) { /* to nearest, ties to even */
     uint32_t bits = *(uint32_t *)memcpy(&(uint32_t){0}, &f, 4);
@@ -13,6 +16,9 @@ static uint16_t round_bf16(float f) { /* to nearest, ties to even */
 hm_status hm_plugin_rms_norm(const hm_rms_norm_args *a) {
     volatile float tiny = 1e-40f, one = 1;
     if (tiny * one != 0) return HM_INTERNAL;
+#ifdef ON_CUDA
+    if (a->x.place != HM_CUDA || a->out.place != HM_CUDA || a->weight.place != HM_CUDA) return HM_BAD_PLACE;
+#endif
     if (a->x.dtype != HM_BF16 || a->x.ndim != 2 || a->weight_form != HM_WEIGHT_ONE_PLUS) return HM_UNSUPPORTED;
     for (int64_t t = 0, n = a->x.shape[1]; t < a->x.shape[0]; t++) {
         const uint16_t *x = (uint16_t *)a->x.data + t * a->x.stride[0], *w = a->weight.data;

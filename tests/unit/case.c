@@ -72,6 +72,16 @@ Test(case_language, illegal_calls_can_be_asked_for) {
               "%s", s->line);
 }
 
+Test(case_language, every_batch_can_be_asked_for) {
+    cr_expect(parsed("rms_norm batches=every x=f32[3,8] alias=out:x seed=2")->every_batch);
+    cr_expect(strstr(canonical("rms_norm batches=every x=f32[3,8] alias=out:x seed=2"),
+                     " alias=out:x batches=every gen=normal seed=2"));
+    cr_expect_not(parsed("rms_norm x=f32[3,8]")->every_batch);
+    refused("rms_norm x=f32[3,8] batches=some", "batches=some: it has to be every");
+    refused("rms_norm x=f32[3,8] batches=every expect=bad_arg", "batches=every is for calls that succeed");
+    refused("top_k_per_row logits=f32[3,8] indices=i32[3,2] batches=every", "batches=every is for");
+}
+
 Test(case_language, numbers_read_back) {
     static const double odd[] = {0,    -0.0, 1e-6,     0.1,       1.0 / 3,   1e300, 0x1p-1074,
                                  1e39, -1,   INFINITY, -INFINITY, 123456789, 1e22,  1e23};

@@ -1,48 +1,11 @@
 /* Plug-ins on HM_CUDA, without a device: the worker is given one that is made of host memory, so that what it does
- * around a call is tested where there is no GPU. Addresses that have no memory behind them fault, as they do there. */
+ * around a call is tested where there is no GPU. */
+#include "emulated.h"
+
 #include <criterion/criterion.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "certify/judge.h"
-#include "certify/worker.h"
-
-#define APART ((size_t)2 << 20)
-
-static hm_status emulated_open(char *about, size_t size) {
-    snprintf(about, size, "emulated");
-    return HM_OK;
-}
-
-static bool emulated_make(hm_device_buffer *b, size_t size, const hm_extent *extents, int count) {
-    char *whole = mmap(NULL, size + 2 * APART, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (whole == MAP_FAILED) return false;
-    *b = (hm_device_buffer){.base = whole + APART, .size = size, .state = whole};
-    for (int i = 0; i < count; i++)
-        if (mprotect(b->base + extents[i].from, (size_t)(extents[i].to - extents[i].from), PROT_READ | PROT_WRITE))
-            return false;
-    return true;
-}
-
-static void emulated_free(hm_device_buffer *b) { munmap(b->state, b->size + 2 * APART); }
-
-static bool emulated_copy(void *to, const void *from, size_t bytes) { return memcpy(to, from, bytes) != NULL; }
-
-static bool emulated_finish(char *why, size_t size) {
-    if (!getenv("EMULATED_FAILURE")) return true;
-    snprintf(why, size, "emulated: an illegal memory access was encountered");
-    return false;
-}
-
-static const hm_device emulated = {.open = emulated_open,
-                                   .make = emulated_make,
-                                   .free = emulated_free,
-                                   .to_device = emulated_copy,
-                                   .to_host = emulated_copy,
-                                   .finish = emulated_finish};
 
 /* Criterion owns main(); a constructor sees argv before it. */
 __attribute__((constructor)) static void become_worker(int argc, char **argv) {
@@ -119,6 +82,30 @@ Test(device, a_bad_plugin_fails_as_it_does_on_the_host) {
         }
         hm_impl_close(impl);
     }
+}
+
+Test(device, every_batch_is_tried_where_the_case_says_so) {
+    static const char *const few = "rms_norm x=f32[100,64] stride=x:72,1",
+                             *const every = "rms_norm x=f32[100,64] batches=every stride=x:72,1",
+                             *const in_place = "rms_norm x=f32[100,64] batches=every alias=out:x";
+    static const char *const plugins[] = {"one_batch", "cuda_one_batch"};
+    for (int p = 0; p < 2; p++) {
+        hm_impl *impl = open_plugin(plugins[p]);
+        hm_verdict v = judge_with(impl, few);
+        cr_expect_eq(v.outcome, HM_PASS, "%s", v.why);
+        cr_expect_str_eq(v.invariance, "same");
+        v = judge_with(impl, every);
+        cr_expect_str_eq(v.invariance, "differs: the first 37 of 100 alone");
+        v = judge_with(impl, in_place);
+        cr_expect_str_eq(v.invariance, "differs: the first 37 of 100 alone");
+        hm_impl_close(impl);
+    }
+    hm_impl *impl = open_plugin("on_cuda");
+    hm_verdict v = judge_with(impl, every);
+    cr_expect_str_eq(v.invariance, "same");
+    v = judge_with(impl, in_place);
+    cr_expect_str_eq(v.invariance, "same");
+    hm_impl_close(impl);
 }
 
 Test(device, a_device_that_fails_is_a_failure_and_the_worker_is_started_again) {

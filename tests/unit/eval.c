@@ -3,17 +3,20 @@
 #include "eval/eval.h"
 
 #include <criterion/criterion.h>
+#include <hallmark/rms_norm.h>
 #include <libxml/parser.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "certify/worker.h"
+#include "emulated.h"
+#include "eval/device.h"
 #include "eval/plot.h"
 
 /* Criterion owns main(); a constructor sees argv before it. */
 __attribute__((constructor)) static void become_worker(int argc, char **argv) {
+    hm_worker_device = &emulated;
     hm_worker_main(argc, argv);
     hm_eval_worker_main(argc, argv);
 }
@@ -69,6 +72,74 @@ Test(eval, a_crash_is_told) { expect_end("segfault", HM_EVAL_DIED, "killed by SI
 Test(eval, an_abort_is_told) { expect_end("aborts", HM_EVAL_DIED, "killed by SIGABRT in rms_norm (p0.l0.attn_norm)"); }
 Test(eval, an_exit_is_told) { expect_end("exits", HM_EVAL_DIED, "called exit(0) in rms_norm (p0.l0.attn_norm)"); }
 Test(eval, silence_is_told) { expect_end("loops", HM_EVAL_DIED, "no answer in 2 s in rms_norm (p0.l0.attn_norm)"); }
+
+/* ---- a device ----------------------------------------------------------------------------------------------------- */
+
+Test(eval, on_a_device_as_on_the_host) {
+    hm_eval_result host = run(plugin("model_ops"), HM_EVAL_TIMEOUT),
+                   device = run(plugin("cuda_model_ops"), HM_EVAL_TIMEOUT);
+    cr_assert_eq(device.end, HM_EVAL_DONE, "%s", device.why);
+    cr_assert_eq(host.bits, device.bits);
+    cr_assert_str_eq(host.device, "");
+    cr_assert_str_eq(device.device, "emulated");
+    cr_assert_eq(host.calls[HM_MODEL_rms_norm], device.calls[HM_MODEL_rms_norm]);
+    cr_assert_gt(device.calls[HM_MODEL_silu_and_mul], 0);
+    cr_assert_eq(device.calls[HM_MODEL_linear], 0);
+    hm_eval_result_free(&host), hm_eval_result_free(&device);
+}
+
+Test(eval, a_device_that_fails_is_told) {
+    setenv("EMULATED_FAILURE", "1", 1);
+    expect_end("cuda_model_ops", HM_EVAL_REFUSED,
+               "rms_norm (p0.l0.attn_norm): internal: emulated: an illegal memory access was encountered");
+}
+
+static hm_status seen_x, seen_out;
+static const float *x_there, *out_there;
+
+/* Doubles x, which is a slice of what the output lies in, too; and writes one element behind the output. */
+static hm_status doubles(const void *args) {
+    const hm_rms_norm_args *a = args;
+    x_there = a->x.data, out_there = a->out.data;
+    seen_x = a->x.place == HM_CUDA, seen_out = a->out.place == HM_CUDA;
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 3; k++) ((float *)a->out.data)[i * 8 + k] = 2 * x_there[i * 8 + k];
+    ((float *)a->out.data)[28] = 99;
+    return a->eps == 1 ? HM_UNSUPPORTED : HM_OK;
+}
+
+static hm_status nothing(const void *args) { return ((const hm_rms_norm_args *)args)->x.data ? HM_INTERNAL : HM_OK; }
+
+Test(eval, tensors_on_a_device_lie_as_on_the_host) {
+    _Alignas(256) float memory[64];
+    char why[256];
+    bool lost;
+    const int64_t shape[] = {4, 3};
+    for (int i = 0; i < 64; i++) memory[i] = (float)i;
+    hm_tensor x = hm_tensor_of(memory + 1, HM_F32, 2, shape), out = hm_tensor_of(memory + 4, HM_F32, 2, shape);
+    x.stride[0] = out.stride[0] = 8;
+    const hm_rms_norm_args *args = HM_ARGS(rms_norm, .x = x, .out = out);
+    hm_status s = device_call(hm_op_named("rms_norm"), doubles, args, &lost, why, sizeof why);
+    cr_assert_eq(s, HM_OK, "%s", why);
+    cr_assert(seen_x && seen_out && !lost);
+    cr_assert_eq(out_there - x_there, 3);                 /* one buffer, since they overlap */
+    cr_assert_eq((uintptr_t)x_there % 256, 4);            /* aligned as here */
+    cr_assert(x_there < memory || x_there > memory + 64); /* and elsewhere */
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 8; k++) {
+            float want = k >= 4 && k < 7 ? 2 * (float)(i * 8 + k - 3) : (float)(i * 8 + k);
+            cr_assert_eq(memory[i * 8 + k], want, "%d %d: %g", i, k, memory[i * 8 + k]);
+        }
+    /* what is declined leaves nothing */
+    for (int i = 0; i < 64; i++) memory[i] = (float)i;
+    args = HM_ARGS(rms_norm, .x = x, .out = out, .eps = 1);
+    cr_assert_eq(device_call(hm_op_named("rms_norm"), doubles, args, &lost, why, sizeof why), HM_UNSUPPORTED);
+    for (int i = 0; i < 64; i++) cr_assert_eq(memory[i], (float)i);
+    /* nothing at all */
+    x = out = hm_tensor_of(NULL, HM_F32, 1, (const int64_t[]){0});
+    args = HM_ARGS(rms_norm, .x = x, .out = out, .eps = 1);
+    cr_assert_eq(device_call(hm_op_named("rms_norm"), nothing, args, &lost, why, sizeof why), HM_OK);
+}
 
 Test(eval, a_write_into_the_weights_is_told) {
     hm_eval_result r = run("fault:rms_norm.weight_incremented", HM_EVAL_TIMEOUT);

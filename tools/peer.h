@@ -1,0 +1,34 @@
+/* peer.h: somebody else's time for a call, as a column of `hallmark bench --impl cuda --peer PROGRAM`.
+ *
+ * The program is started once a case: PROGRAM FILE, with the case as JSON in FILE (docs/cuda.md has an example):
+ *     op, case       its name, and the canonical line
+ *     sets, calls    how many sets of buffers are used in turn, and how many calls a graph has
+ *     args           by name: direction, dtype, shape, stride (elements), and where its bytes are: file, offset (bytes,
+ *                    of element 0), buffer (arguments with the same number share memory); outputs hold poison
+ *     params         scalars as numbers, modes as words
+ * It prints one line: "ready NAME", or "declined REASON". Then for each line "time" on its standard input it prints the
+ * microseconds of one call, and it ends with its input. */
+#ifndef HM_PEER_H
+#define HM_PEER_H
+
+#include "../certify/call.h"
+
+#define HM_PEER_TORCH "torch" /* in place of a program: peer_torch.py, which lies beside this one */
+
+typedef struct hm_peer hm_peer;
+/* NULL with a sentence in why if it declines, or cannot be started. The call has to outlive it. */
+hm_peer *hm_peer_open(const char *program, const hm_call *call, int sets, int calls, char *why, size_t size);
+const char *hm_peer_name(const hm_peer *p);
+bool hm_peer_time(hm_peer *p, double *seconds, char *why, size_t size);
+void hm_peer_close(hm_peer *p); /* NULL is fine */
+
+/* Interleaved passes of both: which one is faster. */
+enum { HM_PEER_PASSES = 5 };
+typedef struct {
+    double own, peer;               /* medians, in seconds */
+    double own_spread, peer_spread; /* largest less smallest */
+    int faster;                     /* 1: own, -1: the peer, by more than either spread; else 0, equal */
+} hm_peer_result;
+hm_peer_result hm_peer_compare(const double own[HM_PEER_PASSES], const double peer[HM_PEER_PASSES]);
+
+#endif

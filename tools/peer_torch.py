@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""peer_torch.py FILE: torch's kernels for `hallmark bench --impl cuda --peer torch` (tools/peer.h has the protocol).
+
+As bench does: buffers in turn, a CUDA graph of many calls, the median of its replays. Outputs that torch allocates are kept
+for as many calls as there are sets, so that they are no warmer in the cache than the bench's.
+"""
+import json
+import statistics
+import sys
+
+import numpy
+import torch
+import torch.nn.functional as F
+
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "u8": torch.uint8, "i32": torch.int32,
+          "i64": torch.int64, "f8e4m3": torch.float8_e4m3fn, "f8e5m2": torch.float8_e5m2}
+
+
+class Declined(Exception):
+    pass
+
+
+def want(condition, reason):
+    if not condition:
+        raise Declined(reason)
+
+
+def rms_norm(a, p):
+    want(p["weight_form"] == "plain" and p["round"] == "once" and not p["variance_size"], "torch has no such mode")
+    weight = a.get("weight")
+    want(weight is None or weight.dtype == a["x"].dtype, "torch has no weight of another dtype")
+    return lambda: F.rms_norm(a["x"], a["x"].shape[-1:], weight, p["eps"])
+
+
+def fused_add_rms_norm(a, p):
+    want(p["residual_read"] == "rounded", "torch has no such mode")
+    want(a["residual"].dtype == a["residual_out"].dtype == a["x"].dtype, "torch has no residual of another dtype")
+    norm = rms_norm({"x": a["residual_out"], "weight": a.get("weight")}, p)
+
+    def call():
+        torch.add(a["x"], a["residual"], out=a["residual_out"])
+        return norm()
+    return call
+
+
+def layer_norm(a, p):
+    for name in ("weight", "bias"):
+        want(a.get(name) is None or a[name].dtype == a["x"].dtype, f"torch has no {name} of another dtype")
+    return lambda: F.layer_norm(a["x"], a["x"].shape[-1:], a.get("weight"), a.get("bias"), p["eps"])
+
+
+def embedding(a, p):
+    return lambda: F.embedding(a["ids"], a["table"])
+
+
+def silu_and_mul(a, p):
+    gate, up = a["x"].chunk(2, -1)
+    return lambda: torch.mul(F.silu(gate), up, out=a["out"])
+
+
+def linear(a, p):
+    want(a["x"].dtype == a["weight"].dtype == a["out"].dtype, "torch has no product of two dtypes")
+    return lambda: F.linear(a["x"], a["weight"], a.get("bias"))
+
+
+def concat_mla_q(a, p):
+    return lambda: torch.cat((a["ql_nope"], a["q_pe"]), -1, out=a["q_out"])
+
+
+def top_k_per_row(a, p):
+    columns, k = a["logits"].shape[-1], a["indices"].shape[-1]
+    full = all(n == columns for n in a["seq_lens"].tolist()) if "seq_lens" in a else False
+    want(full, "torch has no windows; this is for rows that are seen whole")
+    return lambda: torch.topk(a["logits"], k, sorted=False)
+
+
+def index_weights(a, p):
+    heads, dim = a["weights"].shape[-1], p.get("head_dim") or 128
+    return lambda: a["weights"].float() * a["q_scale"] * (heads ** -0.5 * dim ** -0.5)
+
+
+OPS = {f.__name__: f for f in (rms_norm, fused_add_rms_norm, layer_norm, embedding, silu_and_mul, linear, concat_mla_q,
+                               top_k_per_row, index_weights)}
+
+
+def load(case):
+    """The arguments of one set, on the device, with their strides and their shared buffers."""
+    buffers, out = {}, {}
+    for name, t in case["args"].items():
+        if t["buffer"] not in buffers:
+            memory = numpy.memmap(t["file"], dtype=numpy.uint8, mode="r")
+            buffers[t["buffer"]] = torch.from_numpy(numpy.asarray(memory).copy()).cuda()
+        storage, dtype = buffers[t["buffer"]], DTYPES.get(t["dtype"])
+        want(dtype is not None, f"torch has no {t['dtype']}")
+        offset = t["offset"]
+        head = offset % dtype.itemsize
+        view = storage[head:head + (storage.numel() - head) // dtype.itemsize * dtype.itemsize].view(dtype)
+        out[name] = view.as_strided(t["shape"], t["stride"], offset // dtype.itemsize)
+    return out
+
+
+def main():
+    with open(sys.argv[1]) as file:
+        case = json.load(file)
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        make = OPS.get(case["op"])
+        want(make, f"torch has no {case['op']}")
+        want(all("buffer" in t for t in case["args"].values()), "an argument without memory")
+        calls = [make(load(case), case["params"]) for _ in range(case["sets"])]
+        kept, stream = [None] * case["sets"], torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for i in range(3):
+                calls[i % len(calls)]()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            for i in range(case["calls"]):
+                kept[i % len(calls)] = calls[i % len(calls)]()
+    except Declined as e:
+        print("declined", e, flush=True)
+        return
+    except (torch.cuda.OutOfMemoryError, RuntimeError) as e:
+        print("declined", str(e).splitlines()[0], flush=True)
+        return
+    print(f"ready torch {torch.__version__}", flush=True)
+    before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    for line in sys.stdin:
+        if line.strip() != "time":
+            continue
+        times = []
+        with torch.cuda.stream(stream):
+            for i in range(8):
+                before.record()
+                graph.replay()
+                after.record()
+                after.synchronize()
+                if i:
+                    times.append(before.elapsed_time(after) * 1e3 / case["calls"])
+        print(statistics.median(times), flush=True)
+
+
+main()
