@@ -235,7 +235,9 @@ static void open_device(session *s) {
 static void time_on_device(session *s, const hm_call *call, size_t bytes, const char *line) {
     static hm_cuda_times times;
     char why[256];
-    hm_cuda_bench_input input = {.op = call->op, .args = call->args, .buffers = call->nbuffers, .least_bytes = bytes};
+    hm_op_fn *function = strcmp(s->impl->name, "cuda_fp8") ? call->op->cuda : call->op->cuda_fp8;
+    hm_cuda_bench_input input = {
+        .op = call->op, .function = function, .args = call->args, .buffers = call->nbuffers, .least_bytes = bytes};
     for (int b = 0; b < call->nbuffers; b++)
         input.buffer[b] = call->buffer[b].base, input.buffer_size[b] = call->buffer[b].size;
     for (int i = 0; i < call->op->nargs; i++) {
