@@ -123,7 +123,7 @@ enum { ANY_THREADS = 128, ANY_KEYS = 64, ANY_HEADS = 64, ANY_DIM = 128, ANY_PITC
 
 struct any_shared {
     uint16_t q[ANY_HEADS * ANY_PITCH], k[ANY_KEYS * ANY_PITCH];
-    float weight[ANY_HEADS];
+    float weight[ANY_HEADS], row[ANY_THREADS / 32][ANY_DIM]; /* row: a warp's own, for queries */
     key_place key[ANY_KEYS];
 };
 
@@ -185,7 +185,7 @@ __global__ void __launch_bounds__(ANY_THREADS) score_any(const __grid_constant__
     for (int64_t task = blockIdx.x; task < p.end; task += gridDim.x) {
         const int64_t row = quotient(p.tiles, task), column = (task - row * p.tiles.d) * ANY_KEYS;
         logits_window w;
-        if (!window_of<PAGED>(p, row, &w)) continue;
+        if (!window_of<PAGED>(p, row, &w) || !QUERIES::known(all, row)) continue;
         float *out = p.logits + row * p.logits_row;
         __syncthreads(); /* with what the task before this one left in shared memory */
         if (threadIdx.x < ANY_KEYS) {
@@ -244,6 +244,7 @@ __global__ void __launch_bounds__(ANY_THREADS) score_any(const __grid_constant__
 struct plain_queries : coded_queries {
     using params = logits_params;
     static __device__ __forceinline__ const logits_params &of(const params &p) { return p; }
+    static __device__ __forceinline__ bool known(const params &, int64_t) { return true; }
 };
 
 /* ---- the host's part --------------------------------------------------------------------------------------------- */
