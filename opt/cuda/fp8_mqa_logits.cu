@@ -1,18 +1,23 @@
 /* fp8_mqa_logits: prefill. */
-#include "logits.cuh"
+#include "logits_sm90.cuh"
 
 static const char op[] = "fp8_mqa_logits";
 
-extern "C" hm_status hm_fp8_mqa_logits_cuda(const hm_fp8_mqa_logits_args *args) {
+namespace {
+
+hm_status run(const hm_fp8_mqa_logits_args *args, bool fp8) {
     hm_fp8_mqa_logits_args a;
     hm_status s = hm_fp8_mqa_logits_read(args, &a);
     if (s) return s;
     if (a.logits.place != HM_CUDA) return hm_fail(HM_UNSUPPORTED, "%s: cuda works on device tensors only", op);
     if ((s = hm_cuda_ready(op)) || hm_tensor_elements(&a.logits) == 0) return s;
     const hm::logits_params p = hm::logits_params_of(a);
-    return hm::launch(op, hm::score_any<false, hm::plain_queries>, p.end, dim3(hm::ANY_THREADS), 0, a.stream, p);
+    if (fp8 && !p.fnuz) return hm::launch_flat<true>(op, p, a.stream); /* f8 units know no e4m3fnuz */
+    return hm::launch_flat<false>(op, p, a.stream);
 }
 
-extern "C" hm_status hm_fp8_mqa_logits_cuda_fp8(const hm_fp8_mqa_logits_args *args) {
-    return hm_fp8_mqa_logits_cuda(args);
-}
+} // namespace
+
+extern "C" hm_status hm_fp8_mqa_logits_cuda(const hm_fp8_mqa_logits_args *args) { return run(args, false); }
+
+extern "C" hm_status hm_fp8_mqa_logits_cuda_fp8(const hm_fp8_mqa_logits_args *args) { return run(args, true); }

@@ -1,9 +1,11 @@
 /* fp8_paged_mqa_logits: decode. */
-#include "logits.cuh"
+#include "logits_sm90.cuh"
 
 static const char op[] = "fp8_paged_mqa_logits";
 
-extern "C" hm_status hm_fp8_paged_mqa_logits_cuda(const hm_fp8_paged_mqa_logits_args *args) {
+namespace {
+
+hm_status run(const hm_fp8_paged_mqa_logits_args *args, bool fp8) {
     hm_fp8_paged_mqa_logits_args a;
     hm_indexer_cache c;
     hm_status s = hm_fp8_paged_mqa_logits_read(args, &a, &c);
@@ -11,9 +13,13 @@ extern "C" hm_status hm_fp8_paged_mqa_logits_cuda(const hm_fp8_paged_mqa_logits_
     if (a.logits.place != HM_CUDA) return hm_fail(HM_UNSUPPORTED, "%s: cuda works on device tensors only", op);
     if ((s = hm_cuda_ready(op)) || hm_tensor_elements(&a.logits) == 0) return s;
     const hm::logits_params p = hm::logits_params_of(a, c);
-    return hm::launch(op, hm::score_any<true, hm::plain_queries>, p.end, dim3(hm::ANY_THREADS), 0, a.stream, p);
+    return hm::launch_paged<hm::paged_plain_queries, hm::plain_queries>(op, p, p, fp8, a.stream);
 }
 
+} // namespace
+
+extern "C" hm_status hm_fp8_paged_mqa_logits_cuda(const hm_fp8_paged_mqa_logits_args *args) { return run(args, false); }
+
 extern "C" hm_status hm_fp8_paged_mqa_logits_cuda_fp8(const hm_fp8_paged_mqa_logits_args *args) {
-    return hm_fp8_paged_mqa_logits_cuda(args);
+    return run(args, true);
 }

@@ -28,7 +28,7 @@ struct logits_params {
     const uint8_t *k;
     const float *k_scale;
     int64_t k_stride, k_step, scale_step, keys;
-    int64_t block_stride, scale_byte, num_blocks, max_blocks;
+    int64_t block_stride, scale_byte, num_blocks, max_blocks, most_keys; /* most_keys: that a row of the table names */
     const int32_t *table;
     int64_t table_stride, table_step;
     divider block_size;
@@ -43,10 +43,13 @@ struct logits_params {
     int64_t row_count, heads, dim, width, end;
     divider tiles; /* of a row */
     bool clean, compressed, fnuz;
+    bool q_words; /* codes of a head lie next to each other, at multiples of 4 bytes; pieces: of 16 */
+    bool q_pieces;
     bool key_pieces; /* keys lie in pieces of 16 bytes at multiples of that, their scales at multiples of 4 */
 };
 
-/* The columns [first, end) of a row that have a key; column + shift is the key. False: the row stays as it is. */
+/* The columns [first, end) of a row that have a key; column + shift is the key. False: they are out of range, and the row
+ * stays as it is. */
 struct logits_window {
     int64_t first, end, shift;
 };
@@ -58,12 +61,18 @@ __device__ __forceinline__ bool window_of(const logits_params &p, int64_t row, l
         const int64_t b = quotient(p.next_n, row), j = row - b * p.next_n.d;
         const int64_t length = p.ends[b * p.end_step + j * p.end_token];
         w->end = p.length_each ? length : length - p.next_n.d + j + 1;
+        if (w->end > p.width || w->end > p.most_keys) {
+            w->end = 0;
+            return false;
+        }
     } else {
         const int64_t ks = p.starts[row * p.start_step], ke = min((int64_t)p.ends[row * p.end_step], p.keys);
-        if (ks < 0) return false;
         w->first = p.compressed ? 0 : ks, w->shift = p.compressed ? ks : 0, w->end = ke - w->shift;
+        if (ks < 0 || w->end > p.width) {
+            w->first = w->end = 0;
+            return false;
+        }
     }
-    w->end = min(w->end, p.width);
     if (w->end < w->first) w->first = w->end = 0;
     return true;
 }
@@ -84,6 +93,22 @@ __device__ __forceinline__ key_place key_of(const logits_params &p, int64_t row,
     constexpr int T = HM_INDEXER_TILE;
     return {base + (p.shuffle ? offset / T * T * HM_INDEXER_GROUP + offset % T * T : offset * HM_INDEXER_GROUP),
             base + p.scale_byte + 4 * offset};
+}
+
+/* The least page below `pages` of a request whose block is not there, among those that begin at `from` and are `step` apart;
+ * INT_MAX: none. */
+__device__ __forceinline__ int first_bad_page(const logits_params &p, int64_t request, int64_t pages, int from,
+                                              int step) {
+    const int32_t *table = p.table + request * p.table_stride;
+    int bad = INT_MAX;
+    for (int64_t i = from; i < pages; i += step) {
+        const int64_t block = table[i * p.table_step];
+        if (block < 0 || block >= p.num_blocks) bad = min(bad, (int)i);
+    }
+    return bad;
+}
+__device__ __forceinline__ int64_t pages_of(const logits_params &p, int64_t end) {
+    return end > 0 ? quotient(p.block_size, end - 1) + 1 : 0;
 }
 
 /* From code 0 to code d of a key. */
@@ -186,6 +211,11 @@ __global__ void __launch_bounds__(ANY_THREADS) score_any(const __grid_constant__
         const int64_t row = quotient(p.tiles, task), column = (task - row * p.tiles.d) * ANY_KEYS;
         logits_window w;
         if (!window_of<PAGED>(p, row, &w) || !QUERIES::known(all, row)) continue;
+        if (PAGED) {
+            const int64_t request = quotient(p.next_n, row);
+            const int bad = first_bad_page(p, request, pages_of(p, w.end), threadIdx.x, ANY_THREADS);
+            if (__syncthreads_or(bad < INT_MAX)) continue;
+        }
         float *out = p.logits + row * p.logits_row;
         __syncthreads(); /* with what the task before this one left in shared memory */
         if (threadIdx.x < ANY_KEYS) {
@@ -264,6 +294,7 @@ static inline logits_params logits_params_of(const hm_fp8_mqa_logits_args &a) {
     p.clean = a.outside == HM_LOGITS_CLEAN, p.compressed = a.columns == HM_COLUMNS_COMPRESSED;
     p.fnuz = a.q.dtype == HM_F8E4M3FNUZ;
     p.key_pieces = p.dim % 16 == 0 && aligned(a.k, 16);
+    p.q_words = aligned(a.q, 4), p.q_pieces = aligned(a.q, 16);
     return p;
 }
 
@@ -286,6 +317,9 @@ static inline logits_params logits_params_of(const hm_fp8_paged_mqa_logits_args 
     p.tiles = divider_of((p.width + ANY_KEYS - 1) / ANY_KEYS), p.end = p.row_count * p.tiles.d;
     p.clean = a.outside == HM_LOGITS_CLEAN, p.fnuz = a.q.dtype == HM_F8E4M3FNUZ;
     p.key_pieces = (intptr_t)c.data % 16 == 0 && c.block_stride % 16 == 0;
+    p.q_words = aligned(a.q, 4), p.q_pieces = aligned(a.q, 16);
+    if (__builtin_mul_overflow(p.max_blocks, p.block_size.d, &p.most_keys)) p.most_keys = INT64_MAX;
+    if (!p.num_blocks) p.most_keys = 0;
     return p;
 }
 

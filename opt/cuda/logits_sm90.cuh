@@ -1,0 +1,811 @@
+/* logits_sm90.cuh: the kernels of logits for compute capability 9.0a: 64 heads or fewer of 128 dimensions.
+ *
+ * Keys are the rows of a product and lie in registers, 64 of a warpgroup's tile; the 64 heads of a token are its columns
+ * and lie in shared memory, so that the sum over heads runs within a thread and its quad. Products are of f16, with the
+ * codes' exact values, or (FP8) of the codes themselves.
+ * The dimensions may come in any order, the same for both sides. A thread of a quad, the t-th, has pieces t and t + 4 of 16
+ * codes of a key: word j of piece 4 i + t of all t makes the columns of a step of the product that its registers stand
+ * for. So the queries' words are put: put_word. Rows of 128 bytes are exchanged by 16 bytes as the product wants it.
+ * What a row's key gets does not depend on where it stands in a tile. */
+#ifndef HM_CUDA_LOGITS_SM90_CUH
+#define HM_CUDA_LOGITS_SM90_CUH
+
+#define HM_BOUNDED
+#include "logits.cuh"
+
+namespace hm {
+
+enum { HEADS = 64, DIM = 128, NO_UNIT = -1 };
+
+template <bool FP8>
+struct kind {
+    enum { QUERY_BYTES = FP8 ? 8192 : 16384, STEPS = FP8 ? 4 : 8, REGISTERS = FP8 ? 16 : 32 };
+};
+
+#if __CUDA_ARCH_FEAT_SM90_ALL
+
+/* ---- what 9.0a has ----------------------------------------------------------------------------------------------- */
+
+__device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+__device__ __forceinline__ void barrier_init(uint64_t *b, uint32_t count) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(count) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(uint64_t *b) {
+    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
+}
+/* Arrives, and so many bytes are to come before the phase ends. */
+__device__ __forceinline__ void barrier_expect(uint64_t *b, uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
+}
+/* Arrives when what the thread copied with copy_piece so far is there. */
+__device__ __forceinline__ void barrier_arrive_behind_copies(uint64_t *b) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(b)) : "memory");
+}
+/* Until the phase of this parity has ended. */
+__device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
+    uint32_t done;
+#ifdef HM_BOUNDED
+    uint32_t tries = 0;
+#endif
+    do {
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}"
+                     : "=r"(done)
+                     : "r"(shared_address(b)), "r"(parity)
+                     : "memory");
+#ifdef HM_BOUNDED
+        if (++tries > 2000000) asm volatile("trap;");
+#endif
+    } while (!done);
+}
+/* What was written to shared memory is visible to products. */
+__device__ __forceinline__ void fence_for_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+/* Of `count` threads, a whole number of warps. */
+__device__ __forceinline__ void sync_some(int id, int count) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(count) : "memory");
+}
+template <int N>
+__device__ __forceinline__ void grow_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N>
+__device__ __forceinline__ void shrink_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+/* bytes: a multiple of 16, as both addresses are. */
+__device__ __forceinline__ void copy_bulk(void *to, const void *from, uint32_t bytes, uint64_t *full) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(full))
+                 : "memory");
+}
+/* 16 bytes, or 4; zeros if they are not there. */
+__device__ __forceinline__ void copy_piece(void *to, const void *from, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+                 "r"(there ? 16 : 0)
+                 : "memory");
+}
+__device__ __forceinline__ void copy_word(void *to, const void *from, bool there) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(there ? 4 : 0)
+                 : "memory");
+}
+
+#define HM_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define HM_D32 HM_D4(0), HM_D4(4), HM_D4(8), HM_D4(12), HM_D4(16), HM_D4(20), HM_D4(24), HM_D4(28)
+#define HM_R32                                                                                                        \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, " \
+    "%24, %25, %26, %27, %28, %29, %30, %31}"
+
+/* d[64 keys x 64 heads] = a b^T. Thread t of the warpgroup has keys t / 32 * 16 + t % 32 / 4, + 8 for the second two of each
+ * four values, and heads 8 (i / 4) + t % 4 * 2 + i % 2. Begins; products_wait says when it is done. */
+template <bool FP8>
+__device__ __forceinline__ void products_begin(float *d, const uint32_t *a, uint32_t query) {
+    const uint64_t tile =
+        (uint64_t)((query & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+    for (int k = 0; k < kind<FP8>::STEPS; k++) {
+        const uint64_t b = tile + k / 4 * 512 + k % 4 * 2; /* 32 bytes further; the second half of f16 8192 */
+        if (FP8)
+            asm volatile(
+                "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+                "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 " HM_R32
+                ", {%32, %33, %34, %35}, %36, p, 1, 1;\n}"
+                : HM_D32
+                : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "l"(b), "r"(k > 0 ? 1 : 0));
+        else
+            asm volatile(
+                "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+                "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 " HM_R32
+                ", {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
+                : HM_D32
+                : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "l"(b), "r"(k > 0 ? 1 : 0));
+    }
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+#undef HM_R32
+
+/* Until at most N of the products that were begun last are under way; d is that of one that is done. */
+template <int N>
+__device__ __forceinline__ void products_wait(float *d) {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+    asm volatile("" : HM_D32::"memory");
+}
+#undef HM_D32
+#undef HM_D4
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
+
+/* Codes 4 word to 4 word + 3 of a head, where the product finds them. */
+template <bool FP8>
+__device__ __forceinline__ void put_word(uint8_t *tile, int head, int word, uint32_t codes, bool fnuz) {
+    const int j = word % 4, t = word / 4 % 4, half = word / 16;
+    if (FP8) {
+        *(uint32_t *)(tile + head * 128 + ((half * 4 + j) ^ (head & 7)) * 16 + 4 * t) = codes;
+        return;
+    }
+    uint32_t low, high;
+    widen_codes(codes, fnuz, &low, &high);
+    uint8_t *row = tile + half * 8192 + head * 128 + 4 * t;
+    *(uint32_t *)(row + ((2 * j) ^ (head & 7)) * 16) = low;
+    *(uint32_t *)(row + ((2 * j + 1) ^ (head & 7)) * 16) = high;
+}
+
+/* 64 codes of a head, the first or the second half of them, in four pieces: the same, by 16 bytes. */
+template <bool FP8>
+__device__ __forceinline__ void put_half(uint8_t *tile, int head, int half, const uint4 *piece, bool fnuz) {
+    const uint32_t w[4][4] = {{piece[0].x, piece[1].x, piece[2].x, piece[3].x},
+                              {piece[0].y, piece[1].y, piece[2].y, piece[3].y},
+                              {piece[0].z, piece[1].z, piece[2].z, piece[3].z},
+                              {piece[0].w, piece[1].w, piece[2].w, piece[3].w}};
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        if (FP8) {
+            *(uint4 *)(tile + head * 128 + ((half * 4 + j) ^ (head & 7)) * 16) =
+                make_uint4(w[j][0], w[j][1], w[j][2], w[j][3]);
+            continue;
+        }
+        uint4 low, high;
+        widen_codes(w[j][0], fnuz, &low.x, &high.x), widen_codes(w[j][1], fnuz, &low.y, &high.y);
+        widen_codes(w[j][2], fnuz, &low.z, &high.z), widen_codes(w[j][3], fnuz, &low.w, &high.w);
+        uint8_t *row = tile + half * 8192 + head * 128;
+        *(uint4 *)(row + ((2 * j) ^ (head & 7)) * 16) = low;
+        *(uint4 *)(row + ((2 * j + 1) ^ (head & 7)) * 16) = high;
+    }
+}
+
+/* A key's two rows of registers, 8 words each, as the product wants them. */
+template <bool FP8>
+__device__ __forceinline__ void take_keys(uint32_t *a, const uint32_t *first, const uint32_t *second, bool fnuz) {
+#pragma unroll
+    for (int k = 0; k < kind<FP8>::STEPS; k++) {
+        if (FP8) {
+            a[4 * k] = first[2 * k], a[4 * k + 1] = second[2 * k];
+            a[4 * k + 2] = first[2 * k + 1], a[4 * k + 3] = second[2 * k + 1];
+        } else {
+            widen_codes(first[k], fnuz, &a[4 * k], &a[4 * k + 2]);
+            widen_codes(second[k], fnuz, &a[4 * k + 1], &a[4 * k + 3]);
+        }
+    }
+}
+
+/* The weight of a head is where the thread of a quad that has its scores finds 16 bytes of its own. */
+__device__ __forceinline__ int weight_place(int head) {
+    const int t = head % 8 / 2, q = head / 8 * 2 + head % 2;
+    return q / 4 * 16 + t * 4 + q % 4;
+}
+__device__ __forceinline__ void load_weights(float *w, const float *weight, int t) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const float4 four = *(const float4 *)(weight + j * 16 + t * 4);
+        w[4 * j] = four.x, w[4 * j + 1] = four.y, w[4 * j + 2] = four.z, w[4 * j + 3] = four.w;
+    }
+}
+
+/* What a thread has of the sums over heads, of its two keys. */
+__device__ __forceinline__ void sum_heads(const float *d, const float *w, float *sum) {
+    sum[0] = sum[1] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 32; i++) sum[i / 2 % 2] = __fmaf_rn(w[i / 4 * 2 + i % 2], fmaxf(d[i], 0.0f), sum[i / 2 % 2]);
+}
+
+/* One addition with the neighbour in the quad of each of two sums; odd threads keep the second. */
+__device__ __forceinline__ float share_pair(const float *sum, int t) {
+    const float mine = t & 1 ? sum[1] : sum[0], other = t & 1 ? sum[0] : sum[1];
+    return __fadd_rn(mine, __shfl_xor_sync(~0u, other, 1));
+}
+
+#endif
+
+/* ---- decode ------------------------------------------------------------------------------------------------------ */
+
+/* A block has three warpgroups that score, each a tile of 64 keys at a time, a warp that brings tiles, and three that write
+ * -inf where there is no key. All tiles of all requests are one sequence, of which each block has an equal part. Tokens of
+ * a request go together, up to MOST_TOKENS of them, while the keys are in registers. */
+enum {
+    PAGED_GROUPS = 3,
+    PAGED_THREADS = 128 * (PAGED_GROUPS + 1),
+    PAGED_STAGES = 10,
+    HALF_BYTES = 4096 + 64, /* 32 keys; 64 more, so that both halves can be read at once */
+    STAGE_BYTES = 67 * 128,
+    STAGE_SCALES = 2 * HALF_BYTES,
+    MOST_TOKENS = 4,
+    FILL = 1024 /* elements of -inf that a warp writes at a time */
+};
+
+struct paged_shared {
+    uint64_t full[PAGED_STAGES], empty[PAGED_STAGES], mask[PAGED_STAGES]; /* mask: of keys that are there */
+    float weight[MOST_TOKENS][HEADS];
+    int64_t end[MOST_TOKENS]; /* columns of each token that have a key */
+    int bad_page;             /* of the segment, the first whose block is not there */
+    int64_t sum[PAGED_THREADS / 32];
+    int64_t segment, tile, low, high; /* the block's part: its tiles, and where the first of them is */
+};
+
+static inline size_t paged_bytes(bool fp8, int64_t next_n) {
+    const size_t tokens = next_n < MOST_TOKENS ? (size_t)next_n : (size_t)MOST_TOKENS;
+    return 1024 + tokens * (fp8 ? 8192 : 16384) + PAGED_STAGES * STAGE_BYTES + sizeof(paged_shared);
+}
+
+#if __CUDA_ARCH_FEAT_SM90_ALL
+
+/* Tokens of a request that go together: a segment. */
+struct segment {
+    int64_t row;
+    int tokens;
+    int64_t end; /* of the longest */
+};
+
+__device__ __forceinline__ segment segment_of(const logits_params &p, int64_t i, bool with_end) {
+    const int64_t groups = (p.next_n.d + MOST_TOKENS - 1) / MOST_TOKENS, b = groups == 1 ? i : i / groups;
+    const int64_t j = (i - b * groups) * MOST_TOKENS;
+    segment s = {b * p.next_n.d + j, (int)min(p.next_n.d - j, (int64_t)MOST_TOKENS), 0};
+    if (!with_end) return s;
+    for (int k = p.length_each ? 0 : s.tokens - 1; k < s.tokens; k++) {
+        logits_window w;
+        window_of<true>(p, s.row + k, &w);
+        s.end = max(s.end, w.end);
+    }
+    return s;
+}
+__device__ __forceinline__ int64_t tiles_of(const segment &s) { return (s.end + 63) / 64; }
+
+/* The block's part of all tiles. Whole block. */
+__device__ __forceinline__ void share_out(const logits_params &p, int64_t segments, paged_shared &s) {
+    const int64_t each = (segments + PAGED_THREADS - 1) / PAGED_THREADS, from = threadIdx.x * each;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int64_t mine = 0;
+    for (int64_t i = from; i < min(from + each, segments); i++) mine += tiles_of(segment_of(p, i, true));
+    int64_t sum = mine;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        const int64_t other = __shfl_up_sync(~0u, sum, step);
+        if (lane >= step) sum += other;
+    }
+    if (lane == 31) s.sum[warp] = sum;
+    __syncthreads();
+    int64_t before = sum - mine, all = 0;
+#pragma unroll
+    for (int i = 0; i < PAGED_THREADS / 32; i++) {
+        if (i < warp) before += s.sum[i];
+        all += s.sum[i];
+    }
+    const int64_t low = all * blockIdx.x / gridDim.x, high = all * (blockIdx.x + 1) / gridDim.x;
+    if (threadIdx.x == 0) s.low = low, s.high = high;
+    if (low < high && before <= low && low < before + mine) {
+        int64_t at = low - before;
+        for (int64_t i = from;; i++) {
+            const int64_t tiles = tiles_of(segment_of(p, i, true));
+            if (at < tiles) {
+                s.segment = i, s.tile = at;
+                break;
+            }
+            at -= tiles;
+        }
+    }
+    __syncthreads();
+}
+
+/* Where key `key` of a tile begins in its stage. */
+__device__ __forceinline__ int key_byte(bool shuffle, int key) {
+    return key / 32 * HALF_BYTES + (shuffle ? key % 32 / 16 * 2048 + key % 16 * 16 : key % 32 * 128);
+}
+
+/* Brings the block's tiles, one after the other. A warp. */
+__device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared &s, uint8_t *stages) {
+    const int lane = threadIdx.x % 32, piece = lane % 4;
+    const bool pieces = p.key_pieces && p.block_size.d % 16 == 0;
+    const int64_t count = s.high - s.low;
+    int64_t i = s.segment, tile = s.tile;
+    for (int64_t n = 0; n < count; i++, tile = 0) {
+        const segment of = segment_of(p, i, true);
+        const int64_t tiles = min(tiles_of(of) - tile, count - n);
+        const int64_t request = quotient(p.next_n, of.row);
+        const uint8_t *next = nullptr; /* of the lane's piece: 16 keys of one of 8 tiles */
+        const auto look_up = [&](int64_t k)
+            -> const uint8_t * { /* tile k of the segment */
+                                 const int64_t key = (tile + k) * 64 + piece * 16;
+                                 if (!pieces || k >= tiles || key >= of.end) return nullptr;
+                                 const int64_t page = quotient(p.block_size, key);
+                                 if (page >= p.max_blocks) return nullptr;
+                                 const int64_t block = p.table[request * p.table_stride + page * p.table_step];
+                                 return block < 0 || block >= p.num_blocks
+                                            ? nullptr
+                                            : p.k + block * p.block_stride + (key - page * p.block_size.d) * DIM;
+        };
+        next = look_up(lane / 4);
+        for (int64_t k = 0; k < tiles; k++, n++) {
+            const int stage = (int)(n % PAGED_STAGES);
+            uint8_t *to = stages + stage * STAGE_BYTES;
+            const uint8_t *from = next;
+            static_assert(PAGED_STAGES < 64, "");
+            const uint32_t there = __ballot_sync(~0u, from != nullptr) >> (k % 8 * 4) & 15u;
+            barrier_wait(&s.empty[stage], (uint32_t)(n / PAGED_STAGES & 1) ^ 1);
+            if (pieces) {
+                const bool mine = lane / 4 == k % 8;
+                if (mine && piece == 0) {
+                    uint64_t mask = 0;
+                    for (int q = 0; q < 4; q++) mask |= (there >> q & 1) ? 0xffffull << 16 * q : 0;
+                    s.mask[stage] = mask;
+                    barrier_expect(&s.full[stage], __popc(there) * (16 * DIM + 64));
+                }
+                __syncwarp();
+                if (mine && from) {
+                    const int64_t key = (tile + k) * 64 + piece * 16;
+                    const int64_t offset = key - quotient(p.block_size, key) * p.block_size.d;
+                    copy_bulk(to + key_byte(p.shuffle, piece * 16), from, 16 * DIM, &s.full[stage]);
+                    copy_bulk(to + STAGE_SCALES + 64 * piece, from - offset * DIM + p.scale_byte + 4 * offset, 64,
+                              &s.full[stage]);
+                }
+                if (k % 8 == 7) next = look_up(k + 1 + lane / 4);
+                continue;
+            }
+            uint64_t mask = 0;
+            for (int q = 0; q < 2; q++) { /* two keys a lane, byte by byte */
+                const int key = q * 32 + lane;
+                const int64_t at = (tile + k) * 64 + key;
+                key_place of_key = {nullptr, nullptr};
+                if (at < of.end) of_key = key_of<true>(p, of.row, at);
+                mask |= (uint64_t)__ballot_sync(~0u, of_key.code != nullptr) << 32 * q;
+                if (!of_key.code) continue;
+                for (int d = 0; d < DIM; d++)
+                    to[key_byte(p.shuffle, key) + d / 16 * (p.shuffle ? 256 : 16) + d % 16] =
+                        of_key.code[code_offset<true>(p, d)];
+                *(float *)(to + STAGE_SCALES + 4 * key) = scale_at(p, of_key.scale);
+            }
+            if (lane == 0) s.mask[stage] = mask;
+            __syncwarp();
+            if (lane == 0) barrier_arrive(&s.full[stage]);
+        }
+    }
+}
+
+/* -inf behind the keys of every row. Three warps of each block. */
+template <typename F>
+__device__ __forceinline__ void clean_rows(const logits_params &p, int warp, const F &known) {
+    const int64_t parts = (p.width + FILL - 1) / FILL, lane = threadIdx.x % 32;
+    for (int64_t u = (int64_t)blockIdx.x * 3 + warp; u < p.row_count * parts; u += (int64_t)gridDim.x * 3) {
+        const int64_t row = parts == 1 ? u : u / parts, from = (u - row * parts) * FILL;
+        logits_window w;
+        float *out = p.logits + row * p.logits_row;
+        if (!window_of<true>(p, row, &w) || w.end >= min(from + FILL, p.width) || !known(row)) continue;
+        const int bad = first_bad_page(p, quotient(p.next_n, row), pages_of(p, w.end), (int)lane, 32);
+        if (__any_sync(~0u, bad < INT_MAX)) continue;
+        for (int64_t i = max(from, w.end) + lane; i < min(from + FILL, p.width); i += 32)
+            out[i * p.logits_step] = __uint_as_float(0xff800000u);
+    }
+}
+
+#endif
+
+/* Queries that lie in memory as codes. */
+struct paged_plain_queries {
+    using params = logits_params;
+    static __device__ __forceinline__ const logits_params &of(const params &p) { return p; }
+#if __CUDA_ARCH_FEAT_SM90_ALL
+    /* Of `tokens` rows: to their tiles, with their weights. All threads that score. */
+    template <bool FP8>
+    static __device__ __forceinline__ void fill(const params &p, int64_t row, int tokens, uint8_t *tiles,
+                                                paged_shared &s) {
+        const int64_t b = quotient(p.next_n, row), j = row - b * p.next_n.d;
+        const bool words = p.q_words;
+        for (int token = 0; token < tokens; token++) {
+            const uint8_t *q = p.q + b * p.q_batch + (j + token) * p.q_token;
+            constexpr int ALL = HEADS * DIM / 4, N = (ALL + 128 * PAGED_GROUPS - 1) / (128 * PAGED_GROUPS);
+            uint32_t v[N];
+            float weight = 0.0f;
+            if (threadIdx.x < p.heads) weight = p.weights[(row + token) * p.weights_row + threadIdx.x * p.weights_step];
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                const int i = n * 128 * PAGED_GROUPS + threadIdx.x, head = i / 32, word = i % 32;
+                const uint8_t *from = q + head * p.q_head + 4 * word * p.q_step;
+                v[n] = 0;
+                if (i >= ALL || head >= p.heads) continue;
+                if (words) v[n] = *(const uint32_t *)from;
+                else
+                    v[n] = from[0] | (uint32_t)from[p.q_step] << 8 | (uint32_t)from[2 * p.q_step] << 16 |
+                           (uint32_t)from[3 * p.q_step] << 24;
+            }
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                const int i = n * 128 * PAGED_GROUPS + threadIdx.x;
+                if (i < ALL) put_word<FP8>(tiles + token * kind<FP8>::QUERY_BYTES, i / 32, i % 32, v[n], p.fnuz);
+            }
+            if (threadIdx.x < HEADS) s.weight[token][weight_place(threadIdx.x)] = weight;
+        }
+    }
+    static __device__ __forceinline__ bool known(const params &, int64_t) { return true; }
+#endif
+};
+
+template <bool FP8, typename QUERIES>
+__global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_constant__ typename QUERIES::params all) {
+#if __CUDA_ARCH_FEAT_SM90_ALL
+    extern __shared__ uint8_t memory[];
+    const logits_params &p = QUERIES::of(all);
+    uint8_t *tiles = memory + (-(intptr_t)shared_address(memory) & 1023);
+    const int most = (int)min(p.next_n.d, (int64_t)MOST_TOKENS);
+    uint8_t *stages = tiles + most * kind<FP8>::QUERY_BYTES;
+    paged_shared &s = *(paged_shared *)(stages + PAGED_STAGES * STAGE_BYTES);
+    const int64_t segments = p.row_count / p.next_n.d * ((p.next_n.d + MOST_TOKENS - 1) / MOST_TOKENS);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < PAGED_STAGES; i++) barrier_init(&s.full[i], 1), barrier_init(&s.empty[i], 4);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    wait_for_previous();
+    let_next_start();
+    share_out(p, segments, s);
+    const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4,
+              t = lane % 4;
+    if (group == PAGED_GROUPS) {
+        if (warp == 0) bring_pages(p, s, stages);
+        else if (p.clean) clean_rows(p, warp - 1, [&](int64_t row) { return QUERIES::known(all, row); });
+        return;
+    }
+    /* The thread's two keys of a tile: any two of it, such that 8 threads read 128 bytes of all banks. */
+    const int first = p.shuffle ? warp * 16 + g : (g & 1) * 32 + warp * 8 + g / 2, second = first + (p.shuffle ? 8 : 4);
+    const int pitch = p.shuffle ? 256 : 16, out_key = t & 1 ? second : first;
+    const int from[2] = {key_byte(p.shuffle, first) + t * pitch, key_byte(p.shuffle, second) + t * pitch};
+    const int64_t count = s.high - s.low;
+    int64_t i = s.segment, tile = s.tile;
+    for (int64_t n = 0; n < count; i++, tile = 0) {
+        const segment of = segment_of(p, i, true);
+        const int64_t here = min(tiles_of(of) - tile, count - n);
+        if (here <= 0) continue;
+        const int bad =
+            first_bad_page(p, quotient(p.next_n, of.row), pages_of(p, of.end), threadIdx.x, 128 * PAGED_GROUPS);
+        if (threadIdx.x == 0) s.bad_page = INT_MAX;
+        sync_some(1, 128 * PAGED_GROUPS); /* the segment before this one is done with what is in shared memory */
+        if (bad < INT_MAX) atomicMin(&s.bad_page, bad);
+        if (threadIdx.x < of.tokens) {
+            logits_window w;
+            window_of<true>(p, of.row + threadIdx.x, &w);
+            s.end[threadIdx.x] = QUERIES::known(all, of.row + threadIdx.x) ? w.end : 0;
+        }
+        QUERIES::template fill<FP8>(all, of.row, of.tokens, tiles, s);
+        fence_for_async();
+        sync_some(1, 128 * PAGED_GROUPS);
+        uint32_t sound = 0; /* the other rows stay as they are */
+        for (int token = 0; token < of.tokens; token++)
+            if (pages_of(p, s.end[token]) <= s.bad_page) sound |= 1u << token;
+        for (int64_t k = (group + PAGED_GROUPS - n % PAGED_GROUPS) % PAGED_GROUPS; k < here; k += PAGED_GROUPS) {
+            const int stage = (int)((n + k) % PAGED_STAGES);
+            const uint8_t *keys = stages + stage * STAGE_BYTES;
+            barrier_wait(&s.full[stage], (uint32_t)((n + k) / PAGED_STAGES & 1));
+            uint32_t raw[2][8], a[kind<FP8>::REGISTERS];
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                *(uint4 *)raw[h] = *(const uint4 *)(keys + from[h]);
+                *(uint4 *)(raw[h] + 4) = *(const uint4 *)(keys + from[h] + 4 * pitch);
+            }
+            const float scale = *(const float *)(keys + STAGE_SCALES + 4 * out_key);
+            const bool there = s.mask[stage] >> out_key & 1;
+            __syncwarp();
+            if (lane == 0) barrier_arrive(&s.empty[stage]);
+            take_keys<FP8>(a, raw[0], raw[1], p.fnuz);
+            const int64_t column = (tile + k) * 64 + out_key;
+            for (int token = 0; token < of.tokens; token++) {
+                float d[32], w[16], sum[2];
+                products_begin<FP8>(d, a, shared_address(tiles + token * kind<FP8>::QUERY_BYTES));
+                load_weights(w, s.weight[token], t);
+                products_wait<0>(d);
+                sum_heads(d, w, sum);
+                float v = share_pair(sum, t);
+                v = __fadd_rn(v, __shfl_xor_sync(~0u, v, 2));
+                if (t < 2 && there && (sound >> token & 1) && column < s.end[token])
+                    p.logits[(of.row + token) * p.logits_row + column * p.logits_step] = __fmul_rn(v, scale);
+            }
+        }
+        n += here;
+    }
+#endif
+}
+
+/* ---- prefill ----------------------------------------------------------------------------------------------------- */
+
+/* A block has 128 keys a warpgroup in registers, and tokens pass by in shared memory: a warpgroup more brings them, a token
+ * a warp. Of a token each warpgroup makes two products of 64 keys, and sums up the one while the next is under way. The work
+ * is cut into units of FLAT_TOKENS tokens and the keys of a block; a token whose window has none of these keys is passed
+ * over. */
+enum { FLAT_TOKENS = 32 };
+
+template <bool FP8>
+struct flat {
+    enum { GROUPS = FP8 ? 3 : 2, KEYS = 128 * GROUPS, THREADS = 128 * (GROUPS + 1), STAGES = FP8 ? 8 : 6 };
+    enum { MATH_REGISTERS = FP8 ? 144 : 216, OTHER_REGISTERS = 80 };
+    struct token {
+        int64_t out;                   /* of the block's first key */
+        int unit, first, end, columns; /* keys of the block that the window has; that are -inf where it has not */
+    };
+    struct shared {
+        float weight[STAGES][HEADS], scale[KEYS];
+        uint64_t full[STAGES], empty[STAGES], keys_full, keys_empty;
+        token about[STAGES];
+    };
+    enum { BYTES = 1024 + STAGES * kind<FP8>::QUERY_BYTES + KEYS * DIM + sizeof(shared) };
+};
+
+#if __CUDA_ARCH_FEAT_SM90_ALL
+
+/* Byte of piece c of a key: 8 threads read 128 bytes of all banks. */
+__device__ __forceinline__ int flat_key_byte(int key, int c) { return key * DIM + (c ^ (key & 1) << 2) * 16; }
+
+/* A quarter of the keys from `base` on. A warp. */
+template <bool FP8>
+__device__ __forceinline__ void bring_keys(const logits_params &p, typename flat<FP8>::shared &s, uint8_t *keys,
+                                           int64_t base, int warp) {
+    constexpr int MINE = flat<FP8>::KEYS / 4;
+    const int lane = threadIdx.x % 32, from = warp * MINE;
+    for (int i = lane; i < MINE; i += 32) {
+        const bool there = base + from + i < p.keys;
+        const float *scale = p.k_scale + (there ? (base + from + i) * p.scale_step : 0);
+        if (p.key_pieces) copy_word(&s.scale[from + i], scale, there);
+        else s.scale[from + i] = there ? *scale : 0.0f;
+    }
+    for (int i = lane; i < MINE * 8; i += 32) {
+        const int key = from + i / 8, c = i % 8;
+        const bool there = base + key < p.keys;
+        const uint8_t *code = p.k + (there ? (base + key) * p.k_stride + 16 * c * p.k_step : 0);
+        uint8_t *to = keys + flat_key_byte(key, c);
+        if (p.key_pieces) copy_piece(to, code, there);
+        else
+            for (int d = 0; d < 16; d++) to[d] = there ? code[d * p.k_step] : 0;
+    }
+    if (p.key_pieces) barrier_arrive_behind_copies(&s.keys_full);
+    else barrier_arrive(&s.keys_full);
+}
+
+/* The queries and weights of a row. A warp, which waits until the stage is free. */
+template <bool FP8>
+__device__ __forceinline__ void bring_token(const logits_params &p, typename flat<FP8>::shared &s, uint8_t *tiles,
+                                            int n, int64_t row) {
+    constexpr int STAGES = flat<FP8>::STAGES;
+    const int lane = threadIdx.x % 32, stage = n % STAGES;
+    const uint8_t *q = p.q + row * p.q_batch;
+    float weight[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int head = i * 32 + lane;
+        weight[i] = head < p.heads ? p.weights[row * p.weights_row + head * p.weights_step] : 0.0f;
+    }
+#pragma unroll 1
+    for (int part = 0; part < 2; part++) {
+        uint4 piece[2][4];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int item = (part * 2 + i) * 32 + lane, head = item / 2, half = item % 2;
+            const uint8_t *from = q + head * p.q_head + half * 64 * p.q_step;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                piece[i][j] = make_uint4(0, 0, 0, 0);
+                if (head >= p.heads) continue;
+                if (p.q_pieces) piece[i][j] = *(const uint4 *)(from + 16 * j);
+                else {
+                    uint32_t word[4];
+#pragma unroll 1
+                    for (int k = 0; k < 4; k++) {
+                        const uint8_t *code = from + (16 * j + 4 * k) * p.q_step;
+                        const uint32_t v = code[0] | (uint32_t)code[p.q_step] << 8 |
+                                           (uint32_t)code[2 * p.q_step] << 16 | (uint32_t)code[3 * p.q_step] << 24;
+                        word[0] = k == 0 ? v : word[0], word[1] = k == 1 ? v : word[1];
+                        word[2] = k == 2 ? v : word[2], word[3] = k == 3 ? v : word[3];
+                    }
+                    piece[i][j] = make_uint4(word[0], word[1], word[2], word[3]);
+                }
+            }
+        }
+        if (part == 0) barrier_wait(&s.empty[stage], (uint32_t)(n / STAGES & 1) ^ 1);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int item = (part * 2 + i) * 32 + lane;
+            put_half<FP8>(tiles + stage * kind<FP8>::QUERY_BYTES, item / 2, item % 2, piece[i], p.fnuz);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) s.weight[stage][weight_place(i * 32 + lane)] = weight[i];
+}
+
+template <bool FP8>
+__device__ __forceinline__ void bring_tokens(const logits_params &p, typename flat<FP8>::shared &s, uint8_t *tiles,
+                                             uint8_t *keys) {
+    using F = flat<FP8>;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    int n = 0;
+    uint32_t units = 0;
+    for (int64_t u = blockIdx.x; u < p.end; u += gridDim.x) {
+        const int64_t chunk = quotient(p.tiles, u), base = (u - chunk * p.tiles.d) * F::KEYS;
+        const int64_t row = chunk * FLAT_TOKENS + lane;
+        logits_window w = {0, 0, 0};
+        const bool sound = row < p.row_count && window_of<false>(p, row, &w);
+        const int64_t most = F::KEYS, zero = 0;
+        const int first = (int)min(max(w.first + w.shift - base, zero), most);
+        const int end = (int)min(max(w.end + w.shift - base, zero), most);
+        const uint32_t active = __ballot_sync(~0u, sound && first < end);
+        const int columns = p.clean ? (int)min(p.width - base, most) : 0;
+        if (p.clean)
+            for (uint32_t rest = __ballot_sync(~0u, sound) & ~active; rest; rest &= rest - 1) {
+                const int i = __ffs((int)rest) - 1;
+                float *out = p.logits + (chunk * FLAT_TOKENS + i) * p.logits_row;
+                if (i % 4 != warp) continue;
+                for (int64_t column = base + lane; column < min(base + F::KEYS, p.width); column += 32)
+                    out[column * p.logits_step] = __uint_as_float(0xff800000u);
+            }
+        if (!active) continue;
+        barrier_wait(&s.keys_empty, (units & 1) ^ 1);
+        bring_keys<FP8>(p, s, keys, base, warp);
+        for (uint32_t rest = active; rest; rest &= rest - 1, n++) {
+            const int i = __ffs((int)rest) - 1, stage = n % F::STAGES;
+            const int from = __shfl_sync(~0u, first, i), to = __shfl_sync(~0u, end, i);
+            const int64_t shift = __shfl_sync(~0u, (long long)w.shift, i);
+            if (n % 4 != warp) continue;
+            bring_token<FP8>(p, s, tiles, n, chunk * FLAT_TOKENS + i);
+            if (lane == 0)
+                s.about[stage] = {(chunk * FLAT_TOKENS + i) * p.logits_row + (base - shift) * p.logits_step, (int)units,
+                                  from, to, columns};
+            fence_for_async();
+            __syncwarp();
+            if (lane == 0) barrier_arrive(&s.full[stage]);
+        }
+        units++;
+    }
+    if (n % 4 == warp && lane == 0) {
+        const int stage = n % F::STAGES;
+        barrier_wait(&s.empty[stage], (uint32_t)(n / F::STAGES & 1) ^ 1);
+        s.about[stage].unit = NO_UNIT;
+        barrier_arrive(&s.full[stage]);
+    }
+}
+
+/* Adds up what a quad has of the sums of 2 keys of each half, and writes the thread's key. */
+__device__ __forceinline__ void write_keys(const logits_params &p, const float *low, const float *high, float scale,
+                                           int t, int key, int first, int end, int columns, int64_t out) {
+    const float a = share_pair(low, t), b = share_pair(high, t);
+    const float v = __fadd_rn(t & 2 ? b : a, __shfl_xor_sync(~0u, t & 2 ? a : b, 2));
+    float *to = p.logits + out + key * p.logits_step;
+    if (key >= first && key < end) *to = __fmul_rn(v, scale);
+    else if (key < columns) *to = __uint_as_float(0xff800000u);
+}
+
+#endif
+
+template <bool FP8>
+__global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid_constant__ logits_params p) {
+#if __CUDA_ARCH_FEAT_SM90_ALL
+    using F = flat<FP8>;
+    extern __shared__ uint8_t memory[];
+    uint8_t *tiles = memory + (-(intptr_t)shared_address(memory) & 1023);
+    uint8_t *keys = tiles + F::STAGES * kind<FP8>::QUERY_BYTES;
+    typename F::shared &s = *(typename F::shared *)(keys + F::KEYS * DIM);
+    const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4,
+              t = lane % 4;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < F::STAGES; i++) barrier_init(&s.full[i], 1), barrier_init(&s.empty[i], 4 * F::GROUPS);
+        barrier_init(&s.keys_full, 128), barrier_init(&s.keys_empty, 4 * F::GROUPS);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+    wait_for_previous();
+    let_next_start();
+    if (group == F::GROUPS) {
+        shrink_registers<F::OTHER_REGISTERS>();
+        bring_tokens<FP8>(p, s, tiles, keys);
+        return;
+    }
+    grow_registers<F::MATH_REGISTERS>();
+    const int from = group * 128 + warp * 16 + g, key = from + (t >> 1) * 64 + (t & 1) * 8;
+    const uint32_t queries = shared_address(tiles);
+    int n = 0;
+    uint32_t low[kind<FP8>::REGISTERS], high[kind<FP8>::REGISTERS];
+    float scale;
+    barrier_wait(&s.full[0], 0);
+    typename F::token now = s.about[0];
+    for (uint32_t units = 0; now.unit != NO_UNIT; units++) {
+        barrier_wait(&s.keys_full, units & 1);
+        uint32_t raw[4][8];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int c = 0; c < 2; c++)
+                *(uint4 *)(raw[i] + 4 * c) =
+                    *(const uint4 *)(keys + flat_key_byte(from + i / 2 * 64 + i % 2 * 8, t + 4 * c));
+        scale = s.scale[key];
+        __syncwarp();
+        if (lane == 0) barrier_arrive(&s.keys_empty);
+        take_keys<FP8>(low, raw[0], raw[1], p.fnuz);
+        take_keys<FP8>(high, raw[2], raw[3], p.fnuz);
+        float a[32], b[32], w[16], of_low[2], of_high[2];
+        int stage = n % F::STAGES;
+        products_begin<FP8>(a, low, queries + stage * kind<FP8>::QUERY_BYTES);
+        products_begin<FP8>(b, high, queries + stage * kind<FP8>::QUERY_BYTES);
+        load_weights(w, s.weight[stage], t);
+        products_wait<1>(a);
+        sum_heads(a, w, of_low);
+        typename F::token next;
+        for (n++;; n++) {
+            const int before = stage;
+            stage = n % F::STAGES;
+            barrier_wait(&s.full[stage], (uint32_t)(n / F::STAGES & 1));
+            next = s.about[stage];
+            if (next.unit != now.unit) break;
+            products_begin<FP8>(a, low, queries + stage * kind<FP8>::QUERY_BYTES);
+            products_wait<1>(b);
+            sum_heads(b, w, of_high);
+            __syncwarp();
+            if (lane == 0) barrier_arrive(&s.empty[before]);
+            products_begin<FP8>(b, high, queries + stage * kind<FP8>::QUERY_BYTES);
+            write_keys(p, of_low, of_high, scale, t, key, now.first, now.end, now.columns, now.out);
+            load_weights(w, s.weight[stage], t);
+            products_wait<1>(a);
+            sum_heads(a, w, of_low);
+            now = next;
+        }
+        products_wait<0>(b);
+        sum_heads(b, w, of_high);
+        __syncwarp();
+        if (lane == 0) barrier_arrive(&s.empty[(n - 1) % F::STAGES]);
+        write_keys(p, of_low, of_high, scale, t, key, now.first, now.end, now.columns, now.out);
+        now = next;
+    }
+#endif
+}
+
+/* Has this kernel code for 9.0a here? Then it may have `shared` bytes. */
+template <typename P>
+static bool special(void (*kernel)(P), size_t shared) {
+    cudaFuncAttributes attributes;
+    if (cudaFuncGetAttributes(&attributes, (const void *)kernel) != cudaSuccess) return cudaGetLastError(), false;
+    if (attributes.binaryVersion != 90 || attributes.ptxVersion != 90) return false;
+    return cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared) ==
+           cudaSuccess;
+}
+
+template <bool FP8>
+static hm_status launch_flat(const char *op, logits_params p, void *stream) {
+    using F = flat<FP8>;
+    void (*kernel)(logits_params) = score_rows<FP8>;
+    if (p.heads > HEADS || p.dim != DIM || p.keys == 0 || !special(kernel, F::BYTES))
+        return launch(op, score_any<false, plain_queries>, p.end, dim3(ANY_THREADS), 0, stream, p);
+    p.tiles = divider_of((p.keys + F::KEYS - 1) / F::KEYS);
+    p.end = (p.row_count + FLAT_TOKENS - 1) / FLAT_TOKENS * p.tiles.d;
+    const int64_t processors = hm_cuda_processors();
+    return launch(op, kernel, p.end < processors ? p.end : processors, dim3(F::THREADS), F::BYTES, stream, p);
+}
+
+/* FAST: queries for score_pages; ANY: for score_any. */
+template <typename FAST, typename ANY>
+static hm_status launch_paged(const char *op, const typename FAST::params &all, const logits_params &p, bool fp8,
+                              void *stream) {
+    if (p.heads <= HEADS && p.next_n.d > 0 && p.num_blocks > 0) {
+        fp8 = fp8 && !p.fnuz; /* f8 units know no e4m3fnuz */
+        void (*kernel)(typename FAST::params) = fp8 ? score_pages<true, FAST> : score_pages<false, FAST>;
+        const size_t shared = paged_bytes(fp8, p.next_n.d);
+        if (special(kernel, shared))
+            return launch(op, kernel, hm_cuda_processors(), dim3(PAGED_THREADS), shared, stream, all);
+    }
+    return launch(op, score_any<true, ANY>, p.end, dim3(ANY_THREADS), 0, stream, all);
+}
+
+} // namespace hm
+
+#endif
