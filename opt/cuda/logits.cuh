@@ -48,6 +48,13 @@ struct logits_params {
     bool key_pieces; /* keys lie in pieces of 16 bytes at multiples of that, their scales at multiples of 4 */
 };
 
+/* How many keys token j of a request sees; -1: more than there can be. */
+__device__ __forceinline__ int64_t paged_end(const logits_params &p, int64_t request, int64_t j) {
+    const int64_t length = p.ends[request * p.end_step + j * p.end_token];
+    const int64_t end = p.length_each ? length : length - p.next_n.d + j + 1;
+    return end > p.width || end > p.most_keys ? -1 : end < 0 ? 0 : end;
+}
+
 /* The columns [first, end) of a row that have a key; column + shift is the key. False: they are out of range, and the row
  * stays as it is. */
 struct logits_window {
@@ -58,10 +65,9 @@ template <bool PAGED>
 __device__ __forceinline__ bool window_of(const logits_params &p, int64_t row, logits_window *w) {
     w->first = w->shift = 0;
     if (PAGED) {
-        const int64_t b = quotient(p.next_n, row), j = row - b * p.next_n.d;
-        const int64_t length = p.ends[b * p.end_step + j * p.end_token];
-        w->end = p.length_each ? length : length - p.next_n.d + j + 1;
-        if (w->end > p.width || w->end > p.most_keys) {
+        const int64_t b = quotient(p.next_n, row);
+        w->end = paged_end(p, b, row - b * p.next_n.d);
+        if (w->end < 0) {
             w->end = 0;
             return false;
         }
@@ -83,11 +89,11 @@ struct key_place {
 };
 
 template <bool PAGED>
-__device__ __forceinline__ key_place key_of(const logits_params &p, int64_t row, int64_t key) {
+__device__ __forceinline__ key_place key_of(const logits_params &p, int64_t request, int64_t key) {
     if (!PAGED) return {p.k + key * p.k_stride, (const uint8_t *)(p.k_scale + key * p.scale_step)};
     const int64_t page = quotient(p.block_size, key), offset = key - page * p.block_size.d;
     if (page >= p.max_blocks) return {nullptr, nullptr};
-    const int64_t block = p.table[quotient(p.next_n, row) * p.table_stride + page * p.table_step];
+    const int64_t block = p.table[request * p.table_stride + page * p.table_step];
     if (block < 0 || block >= p.num_blocks) return {nullptr, nullptr};
     const uint8_t *base = p.k + block * p.block_stride;
     constexpr int T = HM_INDEXER_TILE;
@@ -97,18 +103,18 @@ __device__ __forceinline__ key_place key_of(const logits_params &p, int64_t row,
 
 /* The least page below `pages` of a request whose block is not there, among those that begin at `from` and are `step` apart;
  * INT_MAX: none. */
-__device__ __forceinline__ int first_bad_page(const logits_params &p, int64_t request, int64_t pages, int from,
-                                              int step) {
+__device__ __forceinline__ int first_bad_page(const logits_params &p, int64_t request, int pages, int from, int step) {
     const int32_t *table = p.table + request * p.table_stride;
     int bad = INT_MAX;
-    for (int64_t i = from; i < pages; i += step) {
+#pragma unroll 2
+    for (int i = from; i < pages; i += step) {
         const int64_t block = table[i * p.table_step];
-        if (block < 0 || block >= p.num_blocks) bad = min(bad, (int)i);
+        if (block < 0 || block >= p.num_blocks) bad = min(bad, i);
     }
     return bad;
 }
-__device__ __forceinline__ int64_t pages_of(const logits_params &p, int64_t end) {
-    return end > 0 ? quotient(p.block_size, end - 1) + 1 : 0;
+__device__ __forceinline__ int pages_of(const logits_params &p, int64_t end) { /* end < 2^31, as lengths are */
+    return end <= 0 ? 0 : p.block_size.m ? (int)quotient32(p.block_size, (uint32_t)end - 1) + 1 : 1;
 }
 
 /* From code 0 to code d of a key. */
@@ -222,7 +228,8 @@ __global__ void __launch_bounds__(ANY_THREADS) score_any(const __grid_constant__
             const int64_t at = column + threadIdx.x;
             const bool inside = at >= w.first && at < w.end;
             if (!inside && at < p.width && p.clean) out[at * p.logits_step] = __uint_as_float(0xff800000u);
-            s.key[threadIdx.x] = inside ? key_of<PAGED>(p, row, at + w.shift) : key_place{nullptr, nullptr};
+            s.key[threadIdx.x] = inside ? key_of<PAGED>(p, PAGED ? quotient(p.next_n, row) : 0, at + w.shift)
+                                        : key_place{nullptr, nullptr};
         }
         __syncthreads();
         if (column >= w.end || column + ANY_KEYS <= w.first) continue;

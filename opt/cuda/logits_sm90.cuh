@@ -226,7 +226,8 @@ __device__ __forceinline__ float share_pair(const float *sum, int t) {
 enum {
     PAGED_GROUPS = 3,
     PAGED_THREADS = 128 * (PAGED_GROUPS + 1),
-    PAGED_STAGES = 10,
+    PAGED_STAGES = 12,
+    TOGETHER = 4,           /* tiles that are asked for at a time */
     HALF_BYTES = 4096 + 64, /* 32 keys; 64 more, so that both halves can be read at once */
     STAGE_BYTES = 67 * 128,
     STAGE_SCALES = 2 * HALF_BYTES,
@@ -235,12 +236,12 @@ enum {
 };
 
 struct paged_shared {
-    uint64_t full[PAGED_STAGES], empty[PAGED_STAGES], mask[PAGED_STAGES]; /* mask: of keys that are there */
+    uint64_t full[PAGED_STAGES], empty[PAGED_STAGES];
     float weight[MOST_TOKENS][HEADS];
-    int64_t end[MOST_TOKENS]; /* columns of each token that have a key */
-    int bad_page;             /* of the segment, the first whose block is not there */
-    int64_t sum[PAGED_THREADS / 32];
-    int64_t segment, tile, low, high; /* the block's part: its tiles, and where the first of them is */
+    int end[MOST_TOKENS]; /* columns of each token that have a key */
+    int bad_page;         /* of the segment, the first whose block is not there */
+    int sum[PAGED_THREADS / 32];
+    int segment, tile, count; /* the block's part: where its first tile is, and how many they are */
 };
 
 static inline size_t paged_bytes(bool fp8, int64_t next_n) {
@@ -250,59 +251,51 @@ static inline size_t paged_bytes(bool fp8, int64_t next_n) {
 
 #if __CUDA_ARCH_FEAT_SM90_ALL
 
-/* Tokens of a request that go together: a segment. */
+/* Tokens of a request that go together: a segment. Rows, tiles and segments are counted below 2^31: launch_paged. */
 struct segment {
-    int64_t row;
-    int tokens;
-    int64_t end; /* of the longest */
+    int request, first, tokens; /* first: token of the request */
+    int end;                    /* keys of the token that sees the most */
+    __device__ __forceinline__ int tiles() const { return (end + 63) / 64; }
 };
 
-__device__ __forceinline__ segment segment_of(const logits_params &p, int64_t i, bool with_end) {
-    const int64_t groups = (p.next_n.d + MOST_TOKENS - 1) / MOST_TOKENS, b = groups == 1 ? i : i / groups;
-    const int64_t j = (i - b * groups) * MOST_TOKENS;
-    segment s = {b * p.next_n.d + j, (int)min(p.next_n.d - j, (int64_t)MOST_TOKENS), 0};
-    if (!with_end) return s;
-    for (int k = p.length_each ? 0 : s.tokens - 1; k < s.tokens; k++) {
-        logits_window w;
-        window_of<true>(p, s.row + k, &w);
-        s.end = max(s.end, w.end);
-    }
+__device__ __forceinline__ segment segment_of(const logits_params &p, int i) {
+    const int next_n = (int)p.next_n.d, groups = (next_n + MOST_TOKENS - 1) / MOST_TOKENS;
+    const int request = groups == 1 ? i : (int)((uint32_t)i / (uint32_t)groups),
+              first = (i - request * groups) * MOST_TOKENS;
+    segment s = {request, first, min(next_n - first, (int)MOST_TOKENS), 0};
+#pragma unroll 1
+    for (int k = p.length_each ? 0 : s.tokens - 1; k < s.tokens; k++)
+        s.end = max(s.end, (int)paged_end(p, request, first + k));
     return s;
 }
-__device__ __forceinline__ int64_t tiles_of(const segment &s) { return (s.end + 63) / 64; }
 
 /* The block's part of all tiles. Whole block. */
-__device__ __forceinline__ void share_out(const logits_params &p, int64_t segments, paged_shared &s) {
-    const int64_t each = (segments + PAGED_THREADS - 1) / PAGED_THREADS, from = threadIdx.x * each;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int64_t mine = 0;
-    for (int64_t i = from; i < min(from + each, segments); i++) mine += tiles_of(segment_of(p, i, true));
-    int64_t sum = mine;
+__device__ __forceinline__ void share_out(const logits_params &p, int segments, paged_shared &s) {
+    const int each = (segments + PAGED_THREADS - 1) / PAGED_THREADS, from = threadIdx.x * each;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, to = min(from + each, segments);
+    int mine = 0;
+#pragma unroll 1
+    for (int i = from; i < to; i++) mine += segment_of(p, i).tiles();
+    int sum = mine;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
-        const int64_t other = __shfl_up_sync(~0u, sum, step);
+        const int other = __shfl_up_sync(~0u, sum, step);
         if (lane >= step) sum += other;
     }
     if (lane == 31) s.sum[warp] = sum;
     __syncthreads();
-    int64_t before = sum - mine, all = 0;
-#pragma unroll
-    for (int i = 0; i < PAGED_THREADS / 32; i++) {
-        if (i < warp) before += s.sum[i];
-        all += s.sum[i];
-    }
-    const int64_t low = all * blockIdx.x / gridDim.x, high = all * (blockIdx.x + 1) / gridDim.x;
-    if (threadIdx.x == 0) s.low = low, s.high = high;
+    const int of_warp = lane < PAGED_THREADS / 32 ? s.sum[lane] : 0;
+    const uint32_t all = __reduce_add_sync(~0u, (uint32_t)of_warp);
+    const int before = sum - mine + (int)__reduce_add_sync(~0u, (uint32_t)(lane < warp ? of_warp : 0));
+    const uint32_t each_block = all / gridDim.x, rest = all % gridDim.x;
+    const int low = (int)(each_block * blockIdx.x + rest * blockIdx.x / gridDim.x);
+    const int high = (int)(each_block * (blockIdx.x + 1) + rest * (blockIdx.x + 1) / gridDim.x);
+    if (threadIdx.x == 0) s.count = high - low;
     if (low < high && before <= low && low < before + mine) {
-        int64_t at = low - before;
-        for (int64_t i = from;; i++) {
-            const int64_t tiles = tiles_of(segment_of(p, i, true));
-            if (at < tiles) {
-                s.segment = i, s.tile = at;
-                break;
-            }
-            at -= tiles;
-        }
+        int at = low - before, i = from;
+#pragma unroll 1
+        for (int tiles; at >= (tiles = segment_of(p, i).tiles()); i++) at -= tiles;
+        s.segment = i, s.tile = at;
     }
     __syncthreads();
 }
@@ -312,88 +305,88 @@ __device__ __forceinline__ int key_byte(bool shuffle, int key) {
     return key / 32 * HALF_BYTES + (shuffle ? key % 32 / 16 * 2048 + key % 16 * 16 : key % 32 * 128);
 }
 
-/* Brings the block's tiles, one after the other. A warp. */
+/* A tile that does not lie in pieces of 16 bytes, or whose blocks are not of 16 keys: byte by byte. A warp. */
+__device__ __noinline__ void bring_bytes(const logits_params &p, uint8_t *to, const segment &of, int tile) {
+#pragma unroll 1
+    for (int key = threadIdx.x % 32; key < 64; key += 32) {
+        key_place from = {nullptr, nullptr};
+        if (tile * 64 + key < of.end) from = key_of<true>(p, of.request, tile * 64 + key);
+        if (!from.code) continue;
+#pragma unroll 1
+        for (int d = 0; d < DIM; d++)
+            to[key_byte(p.shuffle, key) + d / 16 * (p.shuffle ? 256 : 16) + d % 16] =
+                from.code[code_offset<true>(p, d)];
+        *(float *)(to + STAGE_SCALES + 4 * key) = scale_at(p, from.scale);
+    }
+}
+
+/* Brings the block's tiles, one after the other. A warp: each lane has a piece of 16 keys, or its scales, of one of
+ * TOGETHER tiles. A piece whose block is not there is left out: its rows are not written. */
 __device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared &s, uint8_t *stages) {
-    const int lane = threadIdx.x % 32, piece = lane % 4;
-    const bool pieces = p.key_pieces && p.block_size.d % 16 == 0;
-    const int64_t count = s.high - s.low;
-    int64_t i = s.segment, tile = s.tile;
-    for (int64_t n = 0; n < count; i++, tile = 0) {
-        const segment of = segment_of(p, i, true);
-        const int64_t tiles = min(tiles_of(of) - tile, count - n);
-        const int64_t request = quotient(p.next_n, of.row);
-        const uint8_t *next = nullptr; /* of the lane's piece: 16 keys of one of 8 tiles */
-        const auto look_up = [&](int64_t k)
-            -> const uint8_t * { /* tile k of the segment */
-                                 const int64_t key = (tile + k) * 64 + piece * 16;
-                                 if (!pieces || k >= tiles || key >= of.end) return nullptr;
-                                 const int64_t page = quotient(p.block_size, key);
-                                 if (page >= p.max_blocks) return nullptr;
-                                 const int64_t block = p.table[request * p.table_stride + page * p.table_step];
-                                 return block < 0 || block >= p.num_blocks
-                                            ? nullptr
-                                            : p.k + block * p.block_stride + (key - page * p.block_size.d) * DIM;
-        };
-        next = look_up(lane / 4);
-        for (int64_t k = 0; k < tiles; k++, n++) {
-            const int stage = (int)(n % PAGED_STAGES);
-            uint8_t *to = stages + stage * STAGE_BYTES;
-            const uint8_t *from = next;
-            static_assert(PAGED_STAGES < 64, "");
-            const uint32_t there = __ballot_sync(~0u, from != nullptr) >> (k % 8 * 4) & 15u;
-            barrier_wait(&s.empty[stage], (uint32_t)(n / PAGED_STAGES & 1) ^ 1);
-            if (pieces) {
-                const bool mine = lane / 4 == k % 8;
-                if (mine && piece == 0) {
-                    uint64_t mask = 0;
-                    for (int q = 0; q < 4; q++) mask |= (there >> q & 1) ? 0xffffull << 16 * q : 0;
-                    s.mask[stage] = mask;
-                    barrier_expect(&s.full[stage], __popc(there) * (16 * DIM + 64));
-                }
+    const int lane = threadIdx.x % 32, piece = lane % 4, mine = lane / 8, block_size = (int)p.block_size.d;
+    const bool scales = lane & 4, pieces = p.key_pieces && block_size % 16 == 0;
+    const int offset_to = scales ? STAGE_SCALES + 64 * piece : key_byte(p.shuffle, piece * 16);
+    const uint32_t bytes = scales ? 64 : 16 * DIM;
+    const int count = s.count;
+    int i = s.segment, tile = s.tile;
+#pragma unroll 1
+    for (int n = 0; n < count; i++, tile = 0) {
+        const segment of = segment_of(p, i);
+        const int tiles = min(of.tiles() - tile, count - n);
+        if (!pieces) {
+#pragma unroll 1
+            for (int k = 0; k < tiles; k++, n++) {
+                barrier_wait(&s.empty[n % PAGED_STAGES], (uint32_t)(n / PAGED_STAGES & 1) ^ 1);
+                bring_bytes(p, stages + n % PAGED_STAGES * STAGE_BYTES, of, tile + k);
                 __syncwarp();
-                if (mine && from) {
-                    const int64_t key = (tile + k) * 64 + piece * 16;
-                    const int64_t offset = key - quotient(p.block_size, key) * p.block_size.d;
-                    copy_bulk(to + key_byte(p.shuffle, piece * 16), from, 16 * DIM, &s.full[stage]);
-                    copy_bulk(to + STAGE_SCALES + 64 * piece, from - offset * DIM + p.scale_byte + 4 * offset, 64,
-                              &s.full[stage]);
-                }
-                if (k % 8 == 7) next = look_up(k + 1 + lane / 4);
-                continue;
+                if (lane == 0) barrier_arrive(&s.full[n % PAGED_STAGES]);
             }
-            uint64_t mask = 0;
-            for (int q = 0; q < 2; q++) { /* two keys a lane, byte by byte */
-                const int key = q * 32 + lane;
-                const int64_t at = (tile + k) * 64 + key;
-                key_place of_key = {nullptr, nullptr};
-                if (at < of.end) of_key = key_of<true>(p, of.row, at);
-                mask |= (uint64_t)__ballot_sync(~0u, of_key.code != nullptr) << 32 * q;
-                if (!of_key.code) continue;
-                for (int d = 0; d < DIM; d++)
-                    to[key_byte(p.shuffle, key) + d / 16 * (p.shuffle ? 256 : 16) + d % 16] =
-                        of_key.code[code_offset<true>(p, d)];
-                *(float *)(to + STAGE_SCALES + 4 * key) = scale_at(p, of_key.scale);
-            }
-            if (lane == 0) s.mask[stage] = mask;
-            __syncwarp();
-            if (lane == 0) barrier_arrive(&s.full[stage]);
+            continue;
         }
+        const int32_t *table = p.table + of.request * p.table_stride;
+        int k = mine, key = (tile + k) * 64 + piece * 16, page = 0;
+        int64_t block = -1;
+        const auto look_up = [&]() {
+            block = -1;
+            if (k >= tiles || key >= of.end) return;
+            page = (int)quotient32(p.block_size, (uint32_t)key);
+            block = table[page * p.table_step];
+        };
+        look_up();
+#pragma unroll 1
+        for (int first = 0; first < tiles; first += TOGETHER) {
+            const bool there = block >= 0 && block < p.num_blocks;
+            const int offset = key - page * block_size, stage = (n + k) % PAGED_STAGES;
+            const uint8_t *from = p.k + block * p.block_stride + (scales ? p.scale_byte + 4 * offset : offset * DIM);
+            const uint32_t parity = (uint32_t)((n + k) / PAGED_STAGES & 1) ^ 1;
+            const uint32_t all = __ballot_sync(~0u, there) >> (mine * 8) & 15u;
+            const bool live = k < tiles;
+            k += TOGETHER, key += 64 * TOGETHER;
+            look_up();
+            if (live) barrier_wait(&s.empty[stage], parity);
+            if (live && lane % 8 == 0) barrier_expect(&s.full[stage], __popc(all) * (16 * DIM + 64));
+            __syncwarp();
+            if (there) copy_bulk(stages + stage * STAGE_BYTES + offset_to, from, bytes, &s.full[stage]);
+        }
+        n += tiles;
     }
 }
 
 /* -inf behind the keys of every row. Three warps of each block. */
 template <typename F>
 __device__ __forceinline__ void clean_rows(const logits_params &p, int warp, const F &known) {
-    const int64_t parts = (p.width + FILL - 1) / FILL, lane = threadIdx.x % 32;
-    for (int64_t u = (int64_t)blockIdx.x * 3 + warp; u < p.row_count * parts; u += (int64_t)gridDim.x * 3) {
-        const int64_t row = parts == 1 ? u : u / parts, from = (u - row * parts) * FILL;
-        logits_window w;
-        float *out = p.logits + row * p.logits_row;
-        if (!window_of<true>(p, row, &w) || w.end >= min(from + FILL, p.width) || !known(row)) continue;
-        const int bad = first_bad_page(p, quotient(p.next_n, row), pages_of(p, w.end), (int)lane, 32);
+    const uint32_t parts = (uint32_t)((p.width + FILL - 1) / FILL), lane = threadIdx.x % 32;
+#pragma unroll 1
+    for (uint32_t u = blockIdx.x * 3 + warp; u < (uint32_t)p.row_count * parts; u += gridDim.x * 3) {
+        const uint32_t row = parts == 1 ? u : u / parts, request = quotient32(p.next_n, row);
+        const int from = (int)((u - row * parts) * FILL), to = (int)min((int64_t)from + FILL, p.width);
+        const int end = (int)paged_end(p, request, row - request * (uint32_t)p.next_n.d);
+        if (end < 0 || end >= to || !known(row)) continue;
+        const int bad = first_bad_page(p, request, pages_of(p, end), (int)lane, 32);
         if (__any_sync(~0u, bad < INT_MAX)) continue;
-        for (int64_t i = max(from, w.end) + lane; i < min(from + FILL, p.width); i += 32)
-            out[i * p.logits_step] = __uint_as_float(0xff800000u);
+        float *out = p.logits + row * p.logits_row;
+#pragma unroll 4
+        for (int i = max(from, end) + (int)lane; i < to; i += 32) out[i * p.logits_step] = __uint_as_float(0xff800000u);
     }
 }
 
@@ -406,12 +399,11 @@ struct paged_plain_queries {
 #if __CUDA_ARCH_FEAT_SM90_ALL
     /* Of `tokens` rows: to their tiles, with their weights. All threads that score. */
     template <bool FP8>
-    static __device__ __forceinline__ void fill(const params &p, int64_t row, int tokens, uint8_t *tiles,
-                                                paged_shared &s) {
-        const int64_t b = quotient(p.next_n, row), j = row - b * p.next_n.d;
-        const bool words = p.q_words;
-        for (int token = 0; token < tokens; token++) {
-            const uint8_t *q = p.q + b * p.q_batch + (j + token) * p.q_token;
+    static __device__ __forceinline__ void fill(const params &p, const segment &of, uint8_t *tiles, paged_shared &s) {
+        const int64_t row = (int64_t)of.request * p.next_n.d + of.first;
+#pragma unroll 1
+        for (int token = 0; token < of.tokens; token++) {
+            const uint8_t *q = p.q + of.request * p.q_batch + (of.first + token) * p.q_token;
             constexpr int ALL = HEADS * DIM / 4, N = (ALL + 128 * PAGED_GROUPS - 1) / (128 * PAGED_GROUPS);
             uint32_t v[N];
             float weight = 0.0f;
@@ -422,7 +414,7 @@ struct paged_plain_queries {
                 const uint8_t *from = q + head * p.q_head + 4 * word * p.q_step;
                 v[n] = 0;
                 if (i >= ALL || head >= p.heads) continue;
-                if (words) v[n] = *(const uint32_t *)from;
+                if (p.q_words) v[n] = *(const uint32_t *)from;
                 else
                     v[n] = from[0] | (uint32_t)from[p.q_step] << 8 | (uint32_t)from[2 * p.q_step] << 16 |
                            (uint32_t)from[3 * p.q_step] << 24;
@@ -448,14 +440,14 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
     const int most = (int)min(p.next_n.d, (int64_t)MOST_TOKENS);
     uint8_t *stages = tiles + most * kind<FP8>::QUERY_BYTES;
     paged_shared &s = *(paged_shared *)(stages + PAGED_STAGES * STAGE_BYTES);
-    const int64_t segments = p.row_count / p.next_n.d * ((p.next_n.d + MOST_TOKENS - 1) / MOST_TOKENS);
+    const int groups = ((int)p.next_n.d + MOST_TOKENS - 1) / MOST_TOKENS;
     if (threadIdx.x == 0) {
         for (int i = 0; i < PAGED_STAGES; i++) barrier_init(&s.full[i], 1), barrier_init(&s.empty[i], 4);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     wait_for_previous();
     let_next_start();
-    share_out(p, segments, s);
+    share_out(p, (int)quotient32(p.next_n, (uint32_t)p.row_count) * groups, s);
     const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4,
               t = lane % 4;
     if (group == PAGED_GROUPS) {
@@ -467,30 +459,31 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
     const int first = p.shuffle ? warp * 16 + g : (g & 1) * 32 + warp * 8 + g / 2, second = first + (p.shuffle ? 8 : 4);
     const int pitch = p.shuffle ? 256 : 16, out_key = t & 1 ? second : first;
     const int from[2] = {key_byte(p.shuffle, first) + t * pitch, key_byte(p.shuffle, second) + t * pitch};
-    const int64_t count = s.high - s.low;
-    int64_t i = s.segment, tile = s.tile;
-    for (int64_t n = 0; n < count; i++, tile = 0) {
-        const segment of = segment_of(p, i, true);
-        const int64_t here = min(tiles_of(of) - tile, count - n);
+    const int count = s.count;
+    int i = s.segment, tile = s.tile;
+    for (int n = 0; n < count; i++, tile = 0) {
+        const segment of = segment_of(p, i);
+        const int here = min(of.tiles() - tile, count - n);
+        const int64_t row = (int64_t)of.request * p.next_n.d + of.first;
         if (here <= 0) continue;
-        const int bad =
-            first_bad_page(p, quotient(p.next_n, of.row), pages_of(p, of.end), threadIdx.x, 128 * PAGED_GROUPS);
+        const int bad = first_bad_page(p, of.request, pages_of(p, of.end), threadIdx.x, 128 * PAGED_GROUPS);
         if (threadIdx.x == 0) s.bad_page = INT_MAX;
         sync_some(1, 128 * PAGED_GROUPS); /* the segment before this one is done with what is in shared memory */
         if (bad < INT_MAX) atomicMin(&s.bad_page, bad);
-        if (threadIdx.x < of.tokens) {
-            logits_window w;
-            window_of<true>(p, of.row + threadIdx.x, &w);
-            s.end[threadIdx.x] = QUERIES::known(all, of.row + threadIdx.x) ? w.end : 0;
-        }
-        QUERIES::template fill<FP8>(all, of.row, of.tokens, tiles, s);
+        if (threadIdx.x < of.tokens)
+            s.end[threadIdx.x] = QUERIES::known(all, row + threadIdx.x)
+                                     ? max((int)paged_end(p, of.request, of.first + threadIdx.x), 0)
+                                     : 0;
+        QUERIES::template fill<FP8>(all, of, tiles, s);
         fence_for_async();
         sync_some(1, 128 * PAGED_GROUPS);
         uint32_t sound = 0; /* the other rows stay as they are */
+#pragma unroll 1
         for (int token = 0; token < of.tokens; token++)
             if (pages_of(p, s.end[token]) <= s.bad_page) sound |= 1u << token;
-        for (int64_t k = (group + PAGED_GROUPS - n % PAGED_GROUPS) % PAGED_GROUPS; k < here; k += PAGED_GROUPS) {
-            const int stage = (int)((n + k) % PAGED_STAGES);
+#pragma unroll 1
+        for (int k = (group + PAGED_GROUPS - n % PAGED_GROUPS) % PAGED_GROUPS; k < here; k += PAGED_GROUPS) {
+            const int stage = (n + k) % PAGED_STAGES;
             const uint8_t *keys = stages + stage * STAGE_BYTES;
             barrier_wait(&s.full[stage], (uint32_t)((n + k) / PAGED_STAGES & 1));
             uint32_t raw[2][8], a[kind<FP8>::REGISTERS];
@@ -500,11 +493,11 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
                 *(uint4 *)(raw[h] + 4) = *(const uint4 *)(keys + from[h] + 4 * pitch);
             }
             const float scale = *(const float *)(keys + STAGE_SCALES + 4 * out_key);
-            const bool there = s.mask[stage] >> out_key & 1;
             __syncwarp();
             if (lane == 0) barrier_arrive(&s.empty[stage]);
             take_keys<FP8>(a, raw[0], raw[1], p.fnuz);
-            const int64_t column = (tile + k) * 64 + out_key;
+            const int column = (tile + k) * 64 + out_key;
+#pragma unroll 1
             for (int token = 0; token < of.tokens; token++) {
                 float d[32], w[16], sum[2];
                 products_begin<FP8>(d, a, shared_address(tiles + token * kind<FP8>::QUERY_BYTES));
@@ -513,8 +506,8 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
                 sum_heads(d, w, sum);
                 float v = share_pair(sum, t);
                 v = __fadd_rn(v, __shfl_xor_sync(~0u, v, 2));
-                if (t < 2 && there && (sound >> token & 1) && column < s.end[token])
-                    p.logits[(of.row + token) * p.logits_row + column * p.logits_step] = __fmul_rn(v, scale);
+                if (t < 2 && (sound >> token & 1) && column < s.end[token])
+                    p.logits[(row + token) * p.logits_row + column * p.logits_step] = __fmul_rn(v, scale);
             }
         }
         n += here;
@@ -533,7 +526,7 @@ enum { FLAT_TOKENS = 32 };
 template <bool FP8>
 struct flat {
     enum { GROUPS = FP8 ? 3 : 2, KEYS = 128 * GROUPS, THREADS = 128 * (GROUPS + 1), STAGES = FP8 ? 8 : 6 };
-    enum { MATH_REGISTERS = FP8 ? 144 : 216, OTHER_REGISTERS = 80 };
+    enum { MATH_REGISTERS = FP8 ? 144 : 208, OTHER_REGISTERS = FP8 ? 80 : 88 };
     struct token {
         int64_t out;                   /* of the block's first key */
         int unit, first, end, columns; /* keys of the block that the window has; that are -inf where it has not */
@@ -796,7 +789,8 @@ static hm_status launch_flat(const char *op, logits_params p, void *stream) {
 template <typename FAST, typename ANY>
 static hm_status launch_paged(const char *op, const typename FAST::params &all, const logits_params &p, bool fp8,
                               void *stream) {
-    if (p.heads <= HEADS && p.next_n.d > 0 && p.num_blocks > 0) {
+    const bool small = few(p.row_count) && few(p.width) && few(p.row_count * (p.width / 64 + 1)) && few(p.block_size.d);
+    if (small && p.heads <= HEADS && p.num_blocks > 0) {
         fp8 = fp8 && !p.fnuz; /* f8 units know no e4m3fnuz */
         void (*kernel)(typename FAST::params) = fp8 ? score_pages<true, FAST> : score_pages<false, FAST>;
         const size_t shared = paged_bytes(fp8, p.next_n.d);
