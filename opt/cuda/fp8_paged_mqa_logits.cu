@@ -13,7 +13,9 @@ hm_status run(const hm_fp8_paged_mqa_logits_args *args, bool fp8) {
     if (a.logits.place != HM_CUDA) return hm_fail(HM_UNSUPPORTED, "%s: cuda works on device tensors only", op);
     if ((s = hm_cuda_ready(op)) || hm_tensor_elements(&a.logits) == 0) return s;
     const hm::logits_params p = hm::logits_params_of(a, c);
-    return hm::launch_paged<hm::paged_plain_queries, hm::plain_queries>(op, p, p, fp8, a.stream);
+    if (fp8 && !p.fnuz) /* f8 units know no e4m3fnuz */
+        return hm::launch_paged<true, hm::paged_plain_queries, hm::plain_queries>(op, p, p, a.stream);
+    return hm::launch_paged<false, hm::paged_plain_queries, hm::plain_queries>(op, p, p, a.stream);
 }
 
 } // namespace

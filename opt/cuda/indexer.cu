@@ -2,7 +2,7 @@
  * logits, whose blocks rotate and quantise the queries and scale the weights themselves; the selection, which is
  * top_k_per_row's. What is between the steps is rounded to T where the contract says so, in registers. */
 #include "fp8.cuh"
-#include "logits.cuh"
+#include "logits_sm90.cuh"
 
 extern "C" {
 #include "../../op/index_weights.h"
@@ -42,6 +42,7 @@ struct query_params {
     rules r;
     const void *q, *weights;
     int64_t q_token, q_head, q_step;
+    bool q_whole; /* a thread's elements lie next to each other, at multiples of their size */
     hm_dtype weights_dtype;
     float of_dim, of_heads;
 };
@@ -52,27 +53,43 @@ __device__ __forceinline__ float element(const void *t, bool wide, int64_t i) {
     return wide ? ((const float *)t)[i] : hm::widen(((const T *)t)[i]);
 }
 
-/* A thread has elements EACH * lane and on of a row of its warp, values of T, and so it has after they were rotated.
- * row: shared memory of the warp. Rounds as rotary_embedding does: products and their sum in f32, and that to T. */
+/* How the EACH elements that a thread has of a row turn: where the other of the pair is (-1: it stays), and by what. */
+struct turn {
+    int other[EACH];
+    float c[EACH], s[EACH]; /* s: with the sign that it is added with */
+};
+
 template <typename T>
-__device__ __forceinline__ void rotate(const rules &r, int64_t position, float *row, float *v) {
+__device__ __forceinline__ turn turn_of(const rules &r, int64_t position) {
+    turn to;
     const int first = EACH * (threadIdx.x % 32);
-    __syncwarp();
-    *(float4 *)(row + first) = make_float4(v[0], v[1], v[2], v[3]);
-    __syncwarp();
 #pragma unroll
     for (int n = 0; n < EACH; n++) {
         const int at = first + n - r.offset;
-        if (at < 0 || at >= 2 * r.pairs) continue;
+        to.other[n] = -1;
+        if (position < 0 || at < 0 || at >= 2 * r.pairs) continue;
         const bool second = r.interleaved ? at & 1 : at >= r.pairs;
         const int pair = r.interleaved ? at / 2 : second ? at - r.pairs : at, apart = r.interleaved ? 1 : r.pairs;
-        const float other = row[first + n + (second ? -apart : apart)];
         const int64_t from = position * r.table_stride + pair * r.table_step;
-        const float c = element<T>(r.table, r.table_wide, from);
-        const float s = element<T>(r.table, r.table_wide, from + r.pairs * r.table_step);
-        const float a = __fmul_rn(v[n], c), b = __fmul_rn(other, s);
-        v[n] = hm::widen(hm::narrow<T>(second ? __fadd_rn(a, b) : __fsub_rn(a, b)));
+        to.other[n] = first + n + (second ? -apart : apart);
+        to.c[n] = element<T>(r.table, r.table_wide, from);
+        to.s[n] = element<T>(r.table, r.table_wide, from + r.pairs * r.table_step);
+        if (!second) to.s[n] = -to.s[n];
     }
+    return to;
+}
+
+/* A thread has elements EACH * lane and on of a row of its warp, values of T, and so it has after they were rotated.
+ * row: shared memory of the warp. Rounds as rotary_embedding does: products and their sum in f32, and that to T. */
+template <typename T>
+__device__ __forceinline__ void rotate(const turn &to, float *row, float *v) {
+    __syncwarp();
+    *(float4 *)(row + EACH * (threadIdx.x % 32)) = make_float4(v[0], v[1], v[2], v[3]);
+    __syncwarp();
+#pragma unroll
+    for (int n = 0; n < EACH; n++)
+        if (to.other[n] >= 0)
+            v[n] = hm::widen(hm::narrow<T>(__fadd_rn(__fmul_rn(v[n], to.c[n]), __fmul_rn(row[to.other[n]], to.s[n]))));
 }
 
 /* A warp's row as codes; its scale. */
@@ -110,6 +127,7 @@ __global__ void __launch_bounds__(THREADS) write_keys(const __grid_constant__ ke
         for (int n = 0; n < EACH; n++) v[n] = hm::widen(k[(first + n) * p.k_step]);
         if (slot < 0 || slot >= p.slot_count) continue; /* skipped, or out of range */
         if (p.r.pairs && (position < 0 || position >= p.r.max_position)) continue;
+        const turn turns = turn_of<T>(p.r, position);
 #pragma unroll
         for (int n = 0; n < EACH; n++) sum = __fadd_rn(sum, v[n]);
         const float mean = __fmul_rn(sum_of_warp(sum), 1.0f / DIM);
@@ -126,7 +144,7 @@ __global__ void __launch_bounds__(THREADS) write_keys(const __grid_constant__ ke
             const float bias = p.bias ? element<T>(p.bias, p.bias_wide, d * p.bias_step) : 0.0f;
             v[n] = hm::widen(hm::narrow<T>(__fadd_rn(__fmul_rn(__fmul_rn(v[n], rs), weight), bias)));
         }
-        rotate<T>(p.r, position, rows[threadIdx.x / 32], v);
+        rotate<T>(turns, rows[threadIdx.x / 32], v);
         uint8_t code[EACH];
         const float s = quantise(p.r, v, code);
         const int64_t block = hm::quotient(p.block_size, slot), offset = slot - block * p.block_size.d;
@@ -142,7 +160,7 @@ __global__ void __launch_bounds__(THREADS) write_keys(const __grid_constant__ ke
 
 /* ---- queries ----------------------------------------------------------------------------------------------------- */
 
-/* Queries of T, for the kernel of logits. */
+/* Queries of T, for the kernels of logits. */
 template <typename T>
 struct rotated_queries {
     using params = query_params;
@@ -151,37 +169,84 @@ struct rotated_queries {
         const int64_t position = q.r.positions[row * q.r.position_step];
         return !q.r.pairs || (position >= 0 && position < q.r.max_position);
     }
+
+    static __device__ __forceinline__ void load(const params &q, int64_t row, int64_t head, float *v, float *weight) {
+        const T *from = (const T *)q.q + row * q.q_token + head * q.q_head + EACH * (threadIdx.x % 32) * q.q_step;
+        const int64_t at = row * q.p.weights_row + head * q.p.weights_step;
+        if (q.q_whole) ((const hm::vec<T, EACH> *)from)->get(v);
+        else
+#pragma unroll
+            for (int n = 0; n < EACH; n++) v[n] = hm::widen(from[n * q.q_step]);
+        *weight = q.weights_dtype == HM_F32    ? ((const float *)q.weights)[at]
+                  : q.weights_dtype == HM_BF16 ? hm::widen(((const hm::bf16 *)q.weights)[at])
+                                               : hm::widen(((const hm::f16 *)q.weights)[at]);
+    }
+    /* The thread's codes of a head as a word, and what the head weighs. */
+    static __device__ __forceinline__ uint32_t code(const params &q, const turn &turns, float *row, float *v,
+                                                    float *weight) {
+        union {
+            uint8_t code[EACH];
+            uint32_t word;
+        } c;
+        rotate<T>(turns, row, v);
+        const float scale = quantise(q.r, v, c.code);
+        *weight = __fmul_rn(__fmul_rn(__fmul_rn(*weight, scale), q.of_dim), q.of_heads);
+        return c.word;
+    }
+
+    /* For score_any. */
     static __device__ __forceinline__ void fill(const params &q, int64_t row, int64_t head, int64_t,
                                                 hm::any_shared &s) {
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = EACH * lane;
-        const int64_t position = q.r.positions[row * q.r.position_step];
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        const turn turns = turn_of<T>(q.r, q.r.positions[row * q.r.position_step]);
+#pragma unroll 1
         for (int h = warp; h < hm::ANY_HEADS; h += WARPS) {
-            uint16_t *to = s.q + h * hm::ANY_PITCH;
             uint32_t wide[2] = {0, 0};
+            float v[EACH], weight = 0.0f;
             if (head + h < q.p.heads) {
-                const T *from = (const T *)q.q + row * q.q_token + (head + h) * q.q_head;
-                float v[EACH];
-                union {
-                    uint8_t code[EACH];
-                    uint32_t word;
-                } c;
-#pragma unroll
-                for (int n = 0; n < EACH; n++) v[n] = hm::widen(from[(first + n) * q.q_step]);
-                rotate<T>(q.r, position, s.row[warp], v);
-                const float scale = quantise(q.r, v, c.code);
-                hm::widen_codes(c.word, q.p.fnuz, &wide[0], &wide[1]);
-                if (lane == 0) {
-                    const int64_t at = row * q.p.weights_row + (head + h) * q.p.weights_step;
-                    const float w = q.weights_dtype == HM_F32    ? ((const float *)q.weights)[at]
-                                    : q.weights_dtype == HM_BF16 ? hm::widen(((const hm::bf16 *)q.weights)[at])
-                                                                 : hm::widen(((const hm::f16 *)q.weights)[at]);
-                    s.weight[h] = __fmul_rn(__fmul_rn(__fmul_rn(w, scale), q.of_dim), q.of_heads);
-                }
-            } else if (lane == 0) s.weight[h] = 0.0f;
-            __syncwarp();
-            *(uint2 *)(to + first) = make_uint2(wide[0], wide[1]);
+                load(q, row, head + h, v, &weight);
+                hm::widen_codes(code(q, turns, s.row[warp], v, &weight), q.p.fnuz, &wide[0], &wide[1]);
+            }
+            if (lane == 0) s.weight[h] = weight;
+            *(uint2 *)(s.q + h * hm::ANY_PITCH + EACH * lane) = make_uint2(wide[0], wide[1]);
         }
     }
+
+    /* For score_pages. */
+#if __CUDA_ARCH_FEAT_SM90_ALL
+    enum { ALL = 4 * hm::PAGED_GROUPS, MINE = (hm::HEADS + ALL - 1) / ALL }; /* warps; heads of a warp */
+    struct held {
+        float v[MINE][EACH], weight[MINE];
+        turn turns;
+    };
+    static __device__ __forceinline__ held load(const params &q, int request, int token) {
+        const int64_t row = (int64_t)request * q.p.next_n.d + token;
+        held h;
+#pragma unroll
+        for (int n = 0; n < MINE; n++) {
+            const int head = n * ALL + threadIdx.x / 32;
+            h.weight[n] = 0.0f;
+            if (head < q.p.heads) load(q, row, head, h.v[n], &h.weight[n]);
+        }
+        const bool turns = known(q, row); /* else what comes of it is not written */
+        h.turns = turn_of<T>(q.r, turns ? q.r.positions[row * q.r.position_step] : -1);
+        return h;
+    }
+    template <bool FP8>
+    static __device__ __forceinline__ void put(const params &q, held &h, uint8_t *tile, float *weight) {
+        __shared__ float rows[ALL][DIM];
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+        for (int n = 0; n < MINE; n++) {
+            const int head = n * ALL + warp;
+            uint32_t word = 0;
+            if (head >= hm::HEADS) continue;
+            if (head < q.p.heads) word = code(q, h.turns, rows[warp], h.v[n], &h.weight[n]);
+            hm::put_word<FP8>(tile, head, lane, word, q.p.fnuz);
+            if (lane == 0) weight[hm::weight_place(head)] = h.weight[n];
+        }
+    }
+#endif
 };
 
 /* ---- the host's part --------------------------------------------------------------------------------------------- */
@@ -224,11 +289,12 @@ hm_status score(const hm_indexer_args &a, const hm_indexer_cache &c) {
     q.p = hm::logits_params_of(step.score, c);
     q.r = rules_of(a, 1e-10f);
     q.q = a.q.data, q.q_token = a.q.stride[0], q.q_head = a.q.stride[1], q.q_step = a.q.stride[2];
+    q.q_whole = hm::aligned(a.q, EACH * sizeof(T));
     q.weights = a.weights.data, q.weights_dtype = a.weights.dtype;
     q.p.weights_row = a.weights.stride[0], q.p.weights_step = a.weights.stride[1];
     q.of_dim = (float)hm_inverse_root_f32(DIM), q.of_heads = (float)hm_inverse_root_f32(a.q.shape[1]);
     if (q.p.end == 0) return HM_OK;
-    return hm::launch(op, hm::score_any<true, rotated_queries<T>>, q.p.end, dim3(hm::ANY_THREADS), 0, a.stream, q);
+    return hm::launch_paged<false, rotated_queries<T>, rotated_queries<T>>(op, q, q.p, a.stream);
 }
 
 /* Lengths of requests, or of each token: these as one row where they lie like that, else place by place in a request. */

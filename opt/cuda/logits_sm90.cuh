@@ -397,35 +397,39 @@ struct paged_plain_queries {
     using params = logits_params;
     static __device__ __forceinline__ const logits_params &of(const params &p) { return p; }
 #if __CUDA_ARCH_FEAT_SM90_ALL
-    /* Of `tokens` rows: to their tiles, with their weights. All threads that score. */
-    template <bool FP8>
-    static __device__ __forceinline__ void fill(const params &p, const segment &of, uint8_t *tiles, paged_shared &s) {
-        const int64_t row = (int64_t)of.request * p.next_n.d + of.first;
-#pragma unroll 1
-        for (int token = 0; token < of.tokens; token++) {
-            const uint8_t *q = p.q + of.request * p.q_batch + (of.first + token) * p.q_token;
-            constexpr int ALL = HEADS * DIM / 4, N = (ALL + 128 * PAGED_GROUPS - 1) / (128 * PAGED_GROUPS);
-            uint32_t v[N];
-            float weight = 0.0f;
-            if (threadIdx.x < p.heads) weight = p.weights[(row + token) * p.weights_row + threadIdx.x * p.weights_step];
+    enum { ALL = HEADS * DIM / 4, WORDS = (ALL + 128 * PAGED_GROUPS - 1) / (128 * PAGED_GROUPS) };
+    /* What a thread has of a token, between memory and shared memory. */
+    struct held {
+        uint32_t word[WORDS];
+        float weight;
+    };
+    static __device__ __forceinline__ held load(const params &p, int request, int token) {
+        const uint8_t *q = p.q + request * p.q_batch + token * p.q_token;
+        const int64_t row = (int64_t)request * p.next_n.d + token;
+        held h;
+        h.weight = threadIdx.x < p.heads ? p.weights[row * p.weights_row + threadIdx.x * p.weights_step] : 0.0f;
 #pragma unroll
-            for (int n = 0; n < N; n++) {
-                const int i = n * 128 * PAGED_GROUPS + threadIdx.x, head = i / 32, word = i % 32;
-                const uint8_t *from = q + head * p.q_head + 4 * word * p.q_step;
-                v[n] = 0;
-                if (i >= ALL || head >= p.heads) continue;
-                if (p.q_words) v[n] = *(const uint32_t *)from;
-                else
-                    v[n] = from[0] | (uint32_t)from[p.q_step] << 8 | (uint32_t)from[2 * p.q_step] << 16 |
-                           (uint32_t)from[3 * p.q_step] << 24;
-            }
-#pragma unroll
-            for (int n = 0; n < N; n++) {
-                const int i = n * 128 * PAGED_GROUPS + threadIdx.x;
-                if (i < ALL) put_word<FP8>(tiles + token * kind<FP8>::QUERY_BYTES, i / 32, i % 32, v[n], p.fnuz);
-            }
-            if (threadIdx.x < HEADS) s.weight[token][weight_place(threadIdx.x)] = weight;
+        for (int n = 0; n < WORDS; n++) {
+            const int i = n * 128 * PAGED_GROUPS + threadIdx.x, head = i / 32, word = i % 32;
+            const uint8_t *from = q + head * p.q_head + 4 * word * p.q_step;
+            h.word[n] = 0;
+            if (i >= ALL || head >= p.heads) continue;
+            if (p.q_words) h.word[n] = *(const uint32_t *)from;
+            else
+                h.word[n] = from[0] | (uint32_t)from[p.q_step] << 8 | (uint32_t)from[2 * p.q_step] << 16 |
+                            (uint32_t)from[3 * p.q_step] << 24;
         }
+        return h;
+    }
+    /* To the tile that the product reads, and to the weights of the token. */
+    template <bool FP8>
+    static __device__ __forceinline__ void put(const params &p, const held &h, uint8_t *tile, float *weight) {
+#pragma unroll
+        for (int n = 0; n < WORDS; n++) {
+            const int i = n * 128 * PAGED_GROUPS + threadIdx.x;
+            if (i < ALL) put_word<FP8>(tile, i / 32, i % 32, h.word[n], p.fnuz);
+        }
+        if (threadIdx.x < HEADS) weight[weight_place(threadIdx.x)] = h.weight;
     }
     static __device__ __forceinline__ bool known(const params &, int64_t) { return true; }
 #endif
@@ -466,15 +470,21 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
         const int here = min(of.tiles() - tile, count - n);
         const int64_t row = (int64_t)of.request * p.next_n.d + of.first;
         if (here <= 0) continue;
-        const int bad = first_bad_page(p, of.request, pages_of(p, of.end), threadIdx.x, 128 * PAGED_GROUPS);
         if (threadIdx.x == 0) s.bad_page = INT_MAX;
         sync_some(1, 128 * PAGED_GROUPS); /* the segment before this one is done with what is in shared memory */
+        typename QUERIES::held held = QUERIES::load(all, of.request, of.first);
+        const int bad = first_bad_page(p, of.request, pages_of(p, of.end), threadIdx.x, 128 * PAGED_GROUPS);
         if (bad < INT_MAX) atomicMin(&s.bad_page, bad);
         if (threadIdx.x < of.tokens)
             s.end[threadIdx.x] = QUERIES::known(all, row + threadIdx.x)
                                      ? max((int)paged_end(p, of.request, of.first + threadIdx.x), 0)
                                      : 0;
-        QUERIES::template fill<FP8>(all, of, tiles, s);
+        QUERIES::template put<FP8>(all, held, tiles, s.weight[0]);
+#pragma unroll 1
+        for (int token = 1; token < of.tokens; token++) {
+            held = QUERIES::load(all, of.request, of.first + token);
+            QUERIES::template put<FP8>(all, held, tiles + token * kind<FP8>::QUERY_BYTES, s.weight[token]);
+        }
         fence_for_async();
         sync_some(1, 128 * PAGED_GROUPS);
         uint32_t sound = 0; /* the other rows stay as they are */
@@ -763,40 +773,43 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
 #endif
 }
 
-/* Has this kernel code for 9.0a here? Then it may have `shared` bytes. */
-template <typename P>
-static bool special(void (*kernel)(P), size_t shared) {
+/* Has the kernel code for 9.0a here? Then it may have `shared` bytes. Asked once for each device. */
+template <auto KERNEL>
+static bool special(size_t shared) {
+    static signed char known[64]; /* 1: yes; -1: no */
+    int device = 0;
     cudaFuncAttributes attributes;
-    if (cudaFuncGetAttributes(&attributes, (const void *)kernel) != cudaSuccess) return cudaGetLastError(), false;
-    if (attributes.binaryVersion != 90 || attributes.ptxVersion != 90) return false;
-    return cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared) ==
-           cudaSuccess;
+    if (cudaGetDevice(&device) != cudaSuccess || device < 0 || device >= 64) return false;
+    signed char is = __atomic_load_n(&known[device], __ATOMIC_RELAXED);
+    if (is) return is > 0;
+    const void *kernel = (const void *)KERNEL;
+    const bool can =
+        cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.binaryVersion == 90 &&
+        attributes.ptxVersion == 90 &&
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared) == cudaSuccess;
+    if (!can) cudaGetLastError();
+    __atomic_store_n(&known[device], can ? 1 : -1, __ATOMIC_RELAXED);
+    return can;
 }
 
 template <bool FP8>
 static hm_status launch_flat(const char *op, logits_params p, void *stream) {
     using F = flat<FP8>;
-    void (*kernel)(logits_params) = score_rows<FP8>;
-    if (p.heads > HEADS || p.dim != DIM || p.keys == 0 || !special(kernel, F::BYTES))
+    if (p.heads > HEADS || p.dim != DIM || p.keys == 0 || !special<score_rows<FP8>>(F::BYTES))
         return launch(op, score_any<false, plain_queries>, p.end, dim3(ANY_THREADS), 0, stream, p);
     p.tiles = divider_of((p.keys + F::KEYS - 1) / F::KEYS);
     p.end = (p.row_count + FLAT_TOKENS - 1) / FLAT_TOKENS * p.tiles.d;
     const int64_t processors = hm_cuda_processors();
-    return launch(op, kernel, p.end < processors ? p.end : processors, dim3(F::THREADS), F::BYTES, stream, p);
+    return launch(op, score_rows<FP8>, p.end < processors ? p.end : processors, dim3(F::THREADS), F::BYTES, stream, p);
 }
 
 /* FAST: queries for score_pages; ANY: for score_any. */
-template <typename FAST, typename ANY>
-static hm_status launch_paged(const char *op, const typename FAST::params &all, const logits_params &p, bool fp8,
-                              void *stream) {
-    const bool small = few(p.row_count) && few(p.width) && few(p.row_count * (p.width / 64 + 1)) && few(p.block_size.d);
-    if (small && p.heads <= HEADS && p.num_blocks > 0) {
-        fp8 = fp8 && !p.fnuz; /* f8 units know no e4m3fnuz */
-        void (*kernel)(typename FAST::params) = fp8 ? score_pages<true, FAST> : score_pages<false, FAST>;
-        const size_t shared = paged_bytes(fp8, p.next_n.d);
-        if (special(kernel, shared))
-            return launch(op, kernel, hm_cuda_processors(), dim3(PAGED_THREADS), shared, stream, all);
-    }
+template <bool FP8, typename FAST, typename ANY>
+static hm_status launch_paged(const char *op, const typename FAST::params &all, const logits_params &p, void *stream) {
+    const bool small = few(p.row_count) && few(p.width) && few(p.block_size.d) && few(p.row_count * (p.width / 64 + 1));
+    if (small && p.heads <= HEADS && p.num_blocks > 0 && special<score_pages<FP8, FAST>>(paged_bytes(FP8, MOST_TOKENS)))
+        return launch(op, score_pages<FP8, FAST>, hm_cuda_processors(), dim3(PAGED_THREADS),
+                      paged_bytes(FP8, p.next_n.d), stream, all);
     return launch(op, score_any<true, ANY>, p.end, dim3(ANY_THREADS), 0, stream, all);
 }
 
