@@ -325,7 +325,7 @@ bool set_make(const failure &f, const hm_cuda_bench_input *call, void *stream, s
 }
 
 bool call_set(const failure &f, const hm_cuda_bench_input *call, const sets &s, int i) {
-    hm_status status = call->op->cuda(s.args[i % s.count]);
+    hm_status status = call->function(s.args[i % s.count]);
     if (status) snprintf(f.why, f.size, "%s: %s", hm_status_name(status), hm_error());
     return status == HM_OK;
 }

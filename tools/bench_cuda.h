@@ -24,6 +24,7 @@ bool hm_cuda_bench_open(hm_cuda_ceilings *c, char *why, size_t size);
 /* A call on the host: its argument struct, and the buffers that the arguments lie in. */
 typedef struct {
     const hm_op_info *op;
+    hm_op_fn *function; /* one of op's for the device */
     const void *args;
     const void *buffer[HM_MAX_ARGS];
     size_t buffer_size[HM_MAX_ARGS], offset[HM_MAX_ARGS]; /* offset: of an argument's element 0 in its buffer */

@@ -298,7 +298,9 @@ static void time_on_device(session *s, const hm_call *call, size_t bytes, const 
     char why[256], rows[64] = "\t", matrix[64] = "\t", against[128] = "";
     int sets, calls;
     peer_times peer = {.declined = ""};
-    hm_cuda_bench_input input = {.op = call->op, .args = call->args, .buffers = call->nbuffers, .least_bytes = bytes};
+    hm_op_fn *function = strcmp(s->impl->name, "cuda_fp8") ? call->op->cuda : call->op->cuda_fp8;
+    hm_cuda_bench_input input = {
+        .op = call->op, .function = function, .args = call->args, .buffers = call->nbuffers, .least_bytes = bytes};
     for (int b = 0; b < call->nbuffers; b++)
         input.buffer[b] = call->buffer[b].base, input.buffer_size[b] = call->buffer[b].size;
     for (int i = 0; i < call->op->nargs; i++) {

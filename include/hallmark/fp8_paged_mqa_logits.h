@@ -41,6 +41,9 @@ typedef hm_status hm_fp8_paged_mqa_logits_fn(const hm_fp8_paged_mqa_logits_args 
 HM_API hm_fp8_paged_mqa_logits_fn hm_fp8_paged_mqa_logits;       /* dispatches on the tensors' place */
 HM_API hm_fp8_paged_mqa_logits_fn hm_fp8_paged_mqa_logits_check; /* the contract as code; writes nothing */
 HM_API hm_fp8_paged_mqa_logits_fn hm_fp8_paged_mqa_logits_ref;   /* plain C + OpenMP */
+HM_API hm_fp8_paged_mqa_logits_fn hm_fp8_paged_mqa_logits_cuda;  /* class tc23; see cuda.h */
+HM_API hm_fp8_paged_mqa_logits_fn
+    hm_fp8_paged_mqa_logits_cuda_fp8; /* class tc13, where the device has f8 units; else as cuda */
 
 #ifdef __cplusplus
 }

@@ -61,6 +61,7 @@ typedef hm_status hm_indexer_fn(const hm_indexer_args *args);
 HM_API hm_indexer_fn hm_indexer;       /* dispatches on the tensors' place */
 HM_API hm_indexer_fn hm_indexer_check; /* the contract as code; writes nothing */
 HM_API hm_indexer_fn hm_indexer_ref;   /* plain C + OpenMP */
+HM_API hm_indexer_fn hm_indexer_cuda;  /* class tc23; see cuda.h */
 
 #ifdef __cplusplus
 }
