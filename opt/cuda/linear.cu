@@ -20,13 +20,13 @@ int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <typename X, typename W>
 hm_status run_fma(const hm_linear_args &a, params &p) {
-    if (p.rows <= 8) {
-        const int64_t x = 16, w = 16;
-        p.row_tiles = over(p.rows, hm::FEW_ROWS);
-        p.split = p.weight_step == 1 && hm::aligned(a.weight, w); /* read 16 bytes at a time */
-        p.out_wide = p.x_step == 1 && hm::aligned(a.x, x);
-        return hm::launch(op, hm::linear_fma_rows<X, W>, p.row_tiles * p.features, dim3(hm::FEW_THREADS), 0, a.stream,
-                          p);
+    if (p.rows <= 8 || (p.rows <= 128 && over(p.rows, 64) * over(p.features, 64) * 4 < hm_cuda_processors())) {
+        const int64_t segments = over(p.in, hm::SEGMENT), threads = over(segments < 1 ? 1 : segments, 32) * 32;
+        p.row_tiles = over(p.rows, hm::FEW_ROWS), p.feature_tiles = over(p.features, hm::FEW_FEATURES);
+        p.split = p.weight_step == 1 && hm::aligned(a.weight, 16); /* read 16 bytes at a time */
+        p.out_wide = p.x_step == 1 && hm::aligned(a.x, 16);
+        return hm::launch(op, hm::linear_fma_rows<X, W>, p.row_tiles * p.feature_tiles,
+                          dim3((unsigned)(threads < hm::FEW_THREADS ? threads : (int64_t)hm::FEW_THREADS)), 0, a.stream, p);
     }
     p.row_tiles = over(p.rows, 64), p.feature_tiles = over(p.features, 64);
     return hm::launch(op, hm::linear_fma_tile<X, W>, p.row_tiles * p.feature_tiles, dim3(256), 0, a.stream, p);
@@ -71,12 +71,6 @@ bool map_operands(const hm_linear_args &a, params &p, int x_high, int weight_hig
 }
 
 /* ---- 16 bits ----------------------------------------------------------------------------------------------------- */
-
-/* Was the kernel compiled for 9.0a? What was compiled from PTX for 8.0 has no body. */
-bool has_body(const void *kernel) {
-    cudaFuncAttributes attributes;
-    return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.ptxVersion >= 90;
-}
 
 /* Slices of k: so many that a few rows keep the multiprocessors busy, by the weight's shape alone. */
 void cut(params &p) {
@@ -133,7 +127,7 @@ hm_status run_threads(const hm_linear_args &a, params &p) {
 
 template <typename T>
 hm_status run_tensor_cores(const hm_linear_args &a, params &p) {
-    if (!has_body((const void *)hm::linear_wide<T>)) {
+    if (!hm_cuda_is_90((const void *)hm::linear_wide<T>)) {
         p.row_tiles = over(p.rows, 64), p.feature_tiles = over(p.features, 64);
         return hm::launch(op, hm::linear_mma<T>, p.row_tiles * p.feature_tiles, dim3(128), 0, a.stream, p);
     }

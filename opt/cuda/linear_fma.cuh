@@ -2,7 +2,7 @@
  *
  * Order. 16 neighbours in k make a segment: one chain of fused multiply-adds from 0. 16 segments make a group and are
  * added in order, then the groups are, and the bias comes last. A term passes 16 + 16 + in/256 additions and 2: class
- * chain64. Both kernels follow it: `tile` for many rows; `rows` for few, a block a feature. */
+ * chain64. Both kernels follow it: `tile` for many rows; `rows` for few. */
 #ifndef HM_CUDA_LINEAR_FMA_CUH
 #define HM_CUDA_LINEAR_FMA_CUH
 
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(256) linear_fma_tile(const __grid_constant__ l
     }
 }
 
-enum { FEW_ROWS = 4, FEW_THREADS = 128 };
+enum { FEW_ROWS = 8, FEW_FEATURES = 2, FEW_THREADS = 512 };
 
 /* 16 neighbours; what lies behind the end is 0. close: they can be read 16 bytes at a time. */
 template <typename T>
@@ -90,45 +90,57 @@ __device__ __forceinline__ void read_segment(const T *from, int64_t k, int64_t i
     for (int i = 0; i < SEGMENT; i++) v[i] = k + i < in ? widen(from[(k + i) * step]) : 0.0f;
 }
 
+/* A thread has one segment of all rows and features of the block at a time. */
 template <typename X, typename W>
 __global__ void __launch_bounds__(FEW_THREADS) linear_fma_rows(const __grid_constant__ linear_params p) {
-    __shared__ float segments[FEW_ROWS][FEW_THREADS], groups[FEW_ROWS][FEW_THREADS / 16];
+    enum { PAIRS = FEW_ROWS * FEW_FEATURES };
+    __shared__ float segments[PAIRS][FEW_THREADS + FEW_THREADS / 16], groups[PAIRS][FEW_THREADS / 16];
     wait_for_previous();
     let_next_start();
-    for (int64_t tile = blockIdx.x; tile < p.row_tiles * p.features; tile += gridDim.x) {
-        const int64_t row0 = tile / p.features * FEW_ROWS, feature = tile % p.features;
-        const int live = (int)(p.rows - row0 < FEW_ROWS ? p.rows - row0 : FEW_ROWS);
-        const W *weight = (const W *)p.weight + feature * p.weight_row;
-        float total = 0.0f; /* of row threadIdx.x */
-        for (int64_t base = 0; base < p.in; base += FEW_THREADS * SEGMENT) {
+    const int threads = blockDim.x, of_segments = threads / 16;
+    for (int64_t tile = blockIdx.x; tile < p.row_tiles * p.feature_tiles; tile += gridDim.x) {
+        const int64_t row0 = tile / p.feature_tiles * FEW_ROWS, feature0 = tile % p.feature_tiles * FEW_FEATURES;
+        const int rows = (int)(p.rows - row0 < FEW_ROWS ? p.rows - row0 : FEW_ROWS);
+        const int features = (int)(p.features - feature0 < FEW_FEATURES ? p.features - feature0 : FEW_FEATURES);
+        const int pair = threadIdx.x, row = pair / FEW_FEATURES, feature = pair % FEW_FEATURES;
+        const bool mine = row < rows && feature < features;
+        float total = 0.0f; /* of the pair */
+        for (int64_t base = 0; base < p.in; base += threads * SEGMENT) {
             const int64_t k = base + threadIdx.x * SEGMENT;
-            float b[SEGMENT], a[SEGMENT];
-            if (k < p.in) read_segment(weight, k, p.in, p.weight_step, p.split, b);
-            for (int r = 0; r < live; r++) {
-                float sum = 0.0f;
-                if (k < p.in) {
+            const int at = threadIdx.x / 16 * 17 + threadIdx.x % 16;
+            float b[FEW_FEATURES][SEGMENT], a[SEGMENT];
+#pragma unroll
+            for (int f = 0; f < FEW_FEATURES; f++)
+                if (k < p.in && f < features)
+                    read_segment((const W *)p.weight + (feature0 + f) * p.weight_row, k, p.in, p.weight_step, p.split,
+                                 b[f]);
+#pragma unroll 2
+            for (int r = 0; r < rows; r++) {
+                if (k < p.in)
                     read_segment((const X *)p.x + row_offset(p.x_rows, row0 + r), k, p.in, p.x_step, p.out_wide, a);
 #pragma unroll
-                    for (int i = 0; i < SEGMENT; i++) sum = __fmaf_rn(a[i], b[i], sum);
-                }
-                segments[r][threadIdx.x] = sum;
-            }
-            __syncthreads();
-            if (threadIdx.x < FEW_ROWS * (FEW_THREADS / 16)) {
-                const int r = threadIdx.x / (FEW_THREADS / 16), g = threadIdx.x % (FEW_THREADS / 16);
-                float sum = 0.0f;
-                if (r < live)
+                for (int f = 0; f < FEW_FEATURES; f++) {
+                    float sum = 0.0f;
+                    if (k < p.in && f < features) {
 #pragma unroll
-                    for (int i = 0; i < 16; i++) sum = __fadd_rn(sum, segments[r][g * 16 + i]);
-                groups[r][g] = sum;
+                        for (int i = 0; i < SEGMENT; i++) sum = __fmaf_rn(a[i], b[f][i], sum);
+                    }
+                    segments[r * FEW_FEATURES + f][at] = sum;
+                }
             }
             __syncthreads();
-            if ((int)threadIdx.x < live)
-                for (int g = 0; g < FEW_THREADS / 16 && base + g * GROUP < p.in; g++)
-                    total = __fadd_rn(total, groups[threadIdx.x][g]);
+            for (int i = threadIdx.x; i < rows * FEW_FEATURES * of_segments; i += threads) {
+                float sum = 0.0f;
+                const float *from = &segments[i / of_segments][i % of_segments * 17];
+#pragma unroll
+                for (int j = 0; j < 16; j++) sum = __fadd_rn(sum, from[j]);
+                groups[i / of_segments][i % of_segments] = sum;
+            }
+            __syncthreads();
+            if (mine)
+                for (int g = 0; g < of_segments && base + g * GROUP < p.in; g++) total = __fadd_rn(total, groups[pair][g]);
         }
-        if ((int)threadIdx.x < live)
-            linear_store<X>(p, row_offset(p.out_rows, row0 + threadIdx.x), feature, total);
+        if (mine) linear_store<X>(p, row_offset(p.out_rows, row0 + row), feature0 + feature, total);
         __syncthreads();
     }
 }

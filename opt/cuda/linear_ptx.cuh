@@ -5,6 +5,7 @@
 
 #include <cuda.h>
 
+#include "cluster.cuh"
 #include "common.cuh"
 
 namespace hm {
@@ -23,7 +24,7 @@ __device__ __forceinline__ void barrier_arrive(uint64_t *b) {
 __device__ __forceinline__ void barrier_arrive_at(uint64_t *b, uint32_t rank) {
     asm volatile(
         "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(b)),
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(b)),
         "r"(rank)
         : "memory");
 }
@@ -31,7 +32,8 @@ __device__ __forceinline__ void barrier_arrive_at(uint64_t *b, uint32_t rank) {
 __device__ __forceinline__ void barrier_expect(uint64_t *b, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
 }
-/* Until the phase of this parity has ended. What others in the cluster did before is visible. */
+/* Until the phase of this parity has ended. Neither this nor what arrives has the scope of a cluster, whose fences take
+ * a microsecond: what is handed over was read or written by bulk copies and products, which barriers order by themselves. */
 __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
     uint32_t done;
 #ifdef HM_BOUNDED
@@ -39,7 +41,7 @@ __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
 #endif
     do {
         asm volatile(
-            "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+            "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
             "selp.b32 %0, 1, 0, p;\n}"
             : "=r"(done)
             : "r"(shared_address(b)), "r"(parity)
@@ -50,24 +52,6 @@ __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
     } while (!done);
 }
 
-__device__ __forceinline__ uint32_t cluster_rank() {
-    uint32_t r;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
-    return r;
-}
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-/* The float at the same place in the shared memory of block `rank`. */
-__device__ __forceinline__ float cluster_load(const float *p, uint32_t rank) {
-    float v;
-    asm volatile(
-        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %1, %2;\nld.shared::cluster.f32 %0, [there];\n}"
-        : "=f"(v)
-        : "r"(shared_address(p)), "r"(rank)
-        : "memory");
-    return v;
-}
 /* What was written to shared memory is visible to bulk copies and to products. */
 __device__ __forceinline__ void fence_for_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

@@ -164,9 +164,9 @@ __global__ void __launch_bounds__(128 + 128 * GROUPS, ROWS <= 64 && GROUPS == 1 
         cluster_sync();
         for (int i = mine * shape::THREADS + threadIdx.x; i < live; i += p.cluster / p.share * shape::THREADS) {
             const int row = i / shape::FEATURES, m = i % shape::FEATURES;
-            float v = cluster_load(&sums[row * shape::PITCH + m], column);
+            float v = *in_block(&sums[row * shape::PITCH + m], column);
             for (int s = 1; s < p.slices; s++)
-                v = __fadd_rn(v, cluster_load(&sums[row * shape::PITCH + m], s * p.share + column));
+                v = __fadd_rn(v, *in_block(&sums[row * shape::PITCH + m], s * p.share + column));
             if (feature0 + m < p.features) linear_store<T>(p, row_offset(p.out_rows, row0 + row), feature0 + m, v);
         }
     } else if (threadIdx.x >= 128) {
