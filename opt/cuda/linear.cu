@@ -10,6 +10,9 @@ extern "C" {
 
 static const char op[] = "linear";
 
+#ifdef HM_BOUNDED
+extern int dev_share, dev_split, dev_deep;
+#endif
 namespace {
 
 using params = hm::linear_params;
@@ -99,6 +102,10 @@ hm_status run_tiles(const hm_linear_args &a, params &p) {
     p.row_tiles = over(p.rows, ROWS);
     p.split = slices > 1 && p.row_tiles * tiles * slices <= 2 * hm_cuda_processors();
     p.share = ROWS < 32 ? 1 : GROUPS == 2 || ROWS == 32 ? 2 : 4;
+#ifdef HM_BOUNDED
+    if (dev_share) p.share = ROWS / dev_share >= 8 ? dev_share : 1;
+    if (dev_split == 1) p.split = false;
+#endif
     while (p.share > 1 && (p.share > tiles || (p.split && p.share * slices > 8))) p.share /= 2;
     p.cluster = p.split ? slices * p.share : p.share;
     p.feature_tiles = over(tiles, p.share);
@@ -133,6 +140,15 @@ hm_status run_tensor_cores(const hm_linear_args &a, params &p) {
     }
     cut(p);
     if (!map_operands(a, p, 8, 64)) return run_threads<T>(a, p);
+#ifdef HM_BOUNDED
+    if (dev_deep) {
+        if (p.rows <= 8) return run_tiles<T, 1, 8, 2, 12>(a, p);
+        if (p.rows <= 16) return run_tiles<T, 1, 16, 2, 11>(a, p);
+        if (p.rows <= 32) return run_tiles<T, 1, 32, 2, 9>(a, p);
+        if (p.rows <= 64) return run_tiles<T, 1, 64, 1, 13>(a, p);
+        if (p.rows <= 128) return run_tiles<T, 1, 128, 1, 9>(a, p);
+    }
+#endif
     if (p.rows <= 8) return run_tiles<T, 1, 8, 2, 6>(a, p);
     if (p.rows <= 16) return run_tiles<T, 1, 16, 2, 5>(a, p);
     if (p.rows <= 32) return run_tiles<T, 1, 32, 2, 4>(a, p);

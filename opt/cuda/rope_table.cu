@@ -1,9 +1,12 @@
 /* rope_table: ref's own code (ref/rope_table.h), so that the bits are ref's. What the whole table shares is computed on
  * the host; a block takes 32 columns and some rows: its first warp finds the columns' constants in fixed point, which
- * takes it about as long as thousands of elements, then all its threads fill rows. A column whose divisor is out of range
- * and a row with such a position stay as they were. */
+ * takes it about as long as thousands of elements, then all its threads fill rows. A row whose position is out of range
+ * stays as it was, and all rows do where a divisor is. */
 #include "common.cuh"
 
+extern "C" {
+#include "../../op/rope_table.h"
+}
 static __device__ __forceinline__ double hm_round_to(hm_dtype dtype, double v);
 #include "../../ref/fixed.c"
 #include "../../ref/math.c"
@@ -38,14 +41,16 @@ __global__ void __launch_bounds__(COLUMNS *ROWS) fill(const __grid_constant__ pa
     const int64_t tile = blockIdx.x % p.column_tiles, j = tile * COLUMNS + threadIdx.x;
     const int64_t first = blockIdx.x / p.column_tiles * p.each, rows = p.a.out.shape[0];
     const int64_t end = first + p.each < rows ? first + p.each : rows;
-    bool good = j < t.half;
-    if (good && p.a.factors.dtype != HM_DTYPE_NONE) {
-        const float divisor = ((const float *)p.a.factors.data)[j * p.a.factors.stride[0]];
-        good = divisor >= 0x1p-10f && divisor <= 0x1p20f;
-    }
-    if (threadIdx.y == 0 && good) find_column(&t, j, &columns[threadIdx.x]);
+    bool good = true;
+    if (p.a.factors.dtype != HM_DTYPE_NONE)
+        for (int64_t i = threadIdx.y * COLUMNS + threadIdx.x; i < t.half; i += COLUMNS * ROWS) {
+            const float divisor = ((const float *)p.a.factors.data)[i * p.a.factors.stride[0]];
+            good &= divisor >= 0x1p-10f && divisor <= 0x1p20f;
+        }
+    if (!__syncthreads_and(good)) return;
+    if (threadIdx.y == 0 && j < t.half) find_column(&t, j, &columns[threadIdx.x]);
     __syncthreads();
-    if (!good) return;
+    if (j >= t.half) return;
     const column *const c = &columns[threadIdx.x];
     T *const out = (T *)p.a.out.data + j * p.a.out.stride[1];
     const int axes = p.a.positions.dtype != HM_DTYPE_NONE && p.a.positions.ndim == 2 ? 3 : 1;
