@@ -18,8 +18,6 @@ static hm_status in_range(const char *name, double value, double least, double m
     return hm_fail(HM_BAD_PARAM, "%s: %s is %.17g; it has to be %.17g to %.17g", op, name, value, least, most);
 }
 
-static bool sectioned(const hm_rope_table_args *a) { return a->mrope_t || a->mrope_h || a->mrope_w; }
-
 static hm_status check_shapes(const hm_rope_table_args *a) {
     if (!hm_is_float(a->out.dtype))
         return hm_fail(HM_BAD_DTYPE, "%s: out is %s; it has to be f32, f16 or bf16", op, hm_dtype_name(a->out.dtype));
@@ -40,7 +38,7 @@ static hm_status check_shapes(const hm_rope_table_args *a) {
                 HM_BAD_SHAPE,
                 "%s: positions has rank %d and last extent %lld; it has to be [%lld] or [3,%lld], as out has rows", op,
                 p->ndim, (long long)p->shape[p->ndim - 1], (long long)n, (long long)n);
-        if (p->ndim == 2 && !sectioned(a))
+        if (p->ndim == 2 && !hm_rope_sectioned(a))
             return hm_fail(HM_BAD_SHAPE, "%s: positions is [3,%lld] and all mrope sections are 0; it has to be [%lld]",
                            op, (long long)n, (long long)n);
     }
@@ -83,7 +81,7 @@ static hm_status check_params(const hm_rope_table_args *a) {
         if ((s = in_range("high_freq_factor", a->high_freq_factor, 0x1p-10, 0x1p20))) return s;
         if ((s = in_range("low_freq_factor", a->low_freq_factor, 0x1p-10, a->high_freq_factor))) return s;
     }
-    if (!sectioned(a)) return HM_OK;
+    if (!hm_rope_sectioned(a)) return HM_OK;
     int64_t half = rotary_dim / 2, t = a->mrope_t, h = a->mrope_h, w = a->mrope_w;
     if (t < 0 || h < 0 || w < 0 || t > half || h > half || w > half || t + h + w != half)
         return hm_fail(
@@ -134,35 +132,34 @@ hm_status hm_rope_table_read(const hm_rope_table_args *args, hm_rope_table_args 
     return check_values(a);
 }
 
-int hm_rope_axis(const hm_rope_table_args *a, int64_t j) {
-    if (!sectioned(a) || a->positions.dtype == HM_DTYPE_NONE || a->positions.ndim == 1) return 0;
-    if (a->mrope_layout == HM_MROPE_CHUNKED) return j < a->mrope_t ? 0 : j < a->mrope_t + a->mrope_h ? 1 : 2;
-    if (j % 3 == 1 && j < 3 * a->mrope_h) return 1;
-    return j % 3 == 2 && j < 3 * a->mrope_w ? 2 : 0;
-}
-
-int64_t hm_rope_position(const hm_rope_table_args *a, int axis, int64_t p) {
-    const hm_tensor *t = &a->positions;
-    if (t->dtype == HM_DTYPE_NONE) return p;
-    return ((const int64_t *)t->data)[(t->ndim == 2 ? axis * t->stride[0] : 0) + p * t->stride[t->ndim - 1]];
-}
-
 hm_status hm_rope_table_check(const hm_rope_table_args *args) {
     hm_rope_table_args full;
     return hm_rope_table_read(args, &full);
 }
 
+#ifndef HM_HAVE_rope_table_cuda
+hm_status hm_rope_table_cuda(const hm_rope_table_args *args) {
+    hm_status s = hm_rope_table_check(args);
+    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
+}
+#endif
+
 hm_status hm_rope_table(const hm_rope_table_args *args) {
     hm_rope_table_args full;
     hm_status s = hm_rope_table_read(args, &full);
     if (s) return s;
-    if (full.out.place == HM_CUDA) return hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
+    if (full.out.place == HM_CUDA) return hm_rope_table_cuda(args);
     return hm_rope_table_ref(args);
 }
 
 static hm_status call_check(const void *args) { return hm_rope_table_check(args); }
 static hm_status call_run(const void *args) { return hm_rope_table(args); }
 static hm_status call_ref(const void *args) { return hm_rope_table_ref(args); }
+#ifdef HM_HAVE_rope_table_cuda
+static hm_status call_cuda(const void *args) { return hm_rope_table_cuda(args); }
+#else
+#define call_cuda NULL
+#endif
 
 #define AT(field) offsetof(hm_rope_table_args, field)
 static const hm_arg_info args[] = {
@@ -214,4 +211,5 @@ const hm_op_info hm_rope_table_info = {
     .check = call_check,
     .run = call_run,
     .ref = call_ref,
+    .cuda = call_cuda,
 };

@@ -5,19 +5,19 @@
 
 typedef unsigned __int128 wide;
 
-static bool is_zero(const uint64_t *a) {
+HM_BOTH_LOCAL bool is_zero(const uint64_t *a) {
     uint64_t any = 0;
     for (int i = 0; i < HM_LIMBS; i++) any |= a[i];
     return !any;
 }
 
-static int compare_limbs(const uint64_t *a, const uint64_t *b, int n) {
+HM_BOTH_LOCAL int compare_limbs(const uint64_t *a, const uint64_t *b, int n) {
     for (int i = n - 1; i >= 0; i--)
         if (a[i] != b[i]) return a[i] < b[i] ? -1 : 1;
     return 0;
 }
 
-static void add_limbs(uint64_t *a, const uint64_t *b, int n) {
+HM_BOTH_LOCAL void add_limbs(uint64_t *a, const uint64_t *b, int n) {
     wide carry = 0;
     for (int i = 0; i < n; i++) {
         carry += (wide)a[i] + b[i];
@@ -27,7 +27,7 @@ static void add_limbs(uint64_t *a, const uint64_t *b, int n) {
 }
 
 /* a >= b */
-static void sub_limbs(uint64_t *a, const uint64_t *b, int n) {
+HM_BOTH_LOCAL void sub_limbs(uint64_t *a, const uint64_t *b, int n) {
     uint64_t borrow = 0;
     for (int i = 0; i < n; i++) {
         wide d = (wide)a[i] - b[i] - borrow;
@@ -36,13 +36,13 @@ static void sub_limbs(uint64_t *a, const uint64_t *b, int n) {
     }
 }
 
-hm_fixed hm_fixed_int(int64_t v) {
+HM_BOTH hm_fixed hm_fixed_int(int64_t v) {
     hm_fixed r = {.negative = v < 0};
     r.limb[HM_FRACTION_LIMBS] = v < 0 ? -(uint64_t)v : (uint64_t)v;
     return r;
 }
 
-hm_fixed hm_fixed_scale(hm_fixed a, int k) {
+HM_BOTH hm_fixed hm_fixed_scale(hm_fixed a, int k) {
     hm_fixed r = {.negative = a.negative};
     int limbs = k >= 0 ? k / 64 : -((63 - k) / 64), bits = k - 64 * limbs; /* k = 64 limbs + bits, 0 <= bits < 64 */
     for (int i = 0; i < HM_LIMBS; i++) {
@@ -54,7 +54,7 @@ hm_fixed hm_fixed_scale(hm_fixed a, int k) {
     return r;
 }
 
-hm_fixed hm_fixed_double(double v) {
+HM_BOTH hm_fixed hm_fixed_double(double v) {
     int e;
     double m = frexp(fabs(v), &e);
     hm_fixed r = hm_fixed_int((int64_t)ldexp(m, 53));
@@ -63,7 +63,7 @@ hm_fixed hm_fixed_double(double v) {
     return r;
 }
 
-int hm_fixed_compare(hm_fixed a, hm_fixed b) {
+HM_BOTH int hm_fixed_compare(hm_fixed a, hm_fixed b) {
     bool za = is_zero(a.limb), zb = is_zero(b.limb);
     if (za && zb) return 0;
     bool na = a.negative && !za, nb = b.negative && !zb;
@@ -72,7 +72,7 @@ int hm_fixed_compare(hm_fixed a, hm_fixed b) {
     return na ? -c : c;
 }
 
-hm_fixed hm_fixed_add(hm_fixed a, hm_fixed b) {
+HM_BOTH hm_fixed hm_fixed_add(hm_fixed a, hm_fixed b) {
     if (a.negative == b.negative) {
         add_limbs(a.limb, b.limb, HM_LIMBS);
         return a;
@@ -85,12 +85,12 @@ hm_fixed hm_fixed_add(hm_fixed a, hm_fixed b) {
     return a;
 }
 
-hm_fixed hm_fixed_sub(hm_fixed a, hm_fixed b) {
+HM_BOTH hm_fixed hm_fixed_sub(hm_fixed a, hm_fixed b) {
     b.negative = !b.negative;
     return hm_fixed_add(a, b);
 }
 
-hm_fixed hm_fixed_mul(hm_fixed a, hm_fixed b) {
+HM_BOTH hm_fixed hm_fixed_mul(hm_fixed a, hm_fixed b) {
     uint64_t product[2 * HM_LIMBS] = {0};
     for (int i = 0; i < HM_LIMBS; i++) {
         uint64_t carry = 0;
@@ -106,7 +106,7 @@ hm_fixed hm_fixed_mul(hm_fixed a, hm_fixed b) {
     return r;
 }
 
-static hm_fixed div_small(hm_fixed a, uint64_t b) {
+HM_BOTH_LOCAL hm_fixed div_small(hm_fixed a, uint64_t b) {
     wide rest = 0;
     for (int i = HM_LIMBS - 1; i >= 0; i--) {
         rest = rest << 64 | a.limb[i];
@@ -117,7 +117,7 @@ static hm_fixed div_small(hm_fixed a, uint64_t b) {
 }
 
 /* Long division, bit by bit: |a| 2^320 / |b|. */
-hm_fixed hm_fixed_div(hm_fixed a, hm_fixed b) {
+HM_BOTH hm_fixed hm_fixed_div(hm_fixed a, hm_fixed b) {
     enum { TOP = HM_LIMBS + 1 };
     uint64_t fraction = 0;
     for (int i = 0; i < HM_FRACTION_LIMBS; i++) fraction |= b.limb[i];
@@ -139,25 +139,25 @@ hm_fixed hm_fixed_div(hm_fixed a, hm_fixed b) {
     return q;
 }
 
-int64_t hm_fixed_floor(hm_fixed a) {
+HM_BOTH int64_t hm_fixed_floor(hm_fixed a) {
     int64_t whole = (int64_t)a.limb[HM_FRACTION_LIMBS];
     a.limb[HM_FRACTION_LIMBS] = 0;
     return a.negative ? -whole - !is_zero(a.limb) : whole;
 }
 
 /* Truncated; tests/unit/math.c compares them with MPFR's. */
-static const hm_fixed pi = {false,
+HM_BOTH_TABLE hm_fixed pi = {false,
                             {0x452821e638d01377, 0x082efa98ec4e6c89, 0xa4093822299f31d0, 0x13198a2e03707344,
                              0x243f6a8885a308d3, 0x0000000000000003}};
-static const hm_fixed ln2 = {false,
+HM_BOTH_TABLE hm_fixed ln2 = {false,
                              {0xe7b876206debac98, 0x8a0d175b8baafa2b, 0x40f343267298b62d, 0xc9e3b39803f2f6af,
                               0xb17217f7d1cf79ab, 0x0000000000000000}};
 
-hm_fixed hm_fixed_pi(void) { return pi; }
-hm_fixed hm_fixed_ln2(void) { return ln2; }
+HM_BOTH hm_fixed hm_fixed_pi(void) { return pi; }
+HM_BOTH hm_fixed hm_fixed_ln2(void) { return ln2; }
 
 /* atanh z = sum of z^(2i+1) / (2i+1); |z| < 1/2 */
-static hm_fixed atanh_of(hm_fixed z) {
+HM_BOTH_LOCAL hm_fixed atanh_of(hm_fixed z) {
     hm_fixed square = hm_fixed_mul(z, z), power = z, sum = z;
     for (uint64_t i = 1; !is_zero(power.limb); i++) {
         power = hm_fixed_mul(power, square);
@@ -167,18 +167,18 @@ static hm_fixed atanh_of(hm_fixed z) {
 }
 
 /* Newton on a root that binary64 has to 50 bits: 100, 200, 400. */
-hm_fixed hm_fixed_sqrt(hm_fixed a) {
+HM_BOTH hm_fixed hm_fixed_sqrt(hm_fixed a) {
     hm_fixed r = hm_fixed_double(sqrt(hm_fixed_split(a, NULL)));
     for (int i = 0; i < 3; i++) r = hm_fixed_scale(hm_fixed_add(r, hm_fixed_div(a, r)), -1);
     return r;
 }
 
-static hm_fixed ln_ratio(hm_fixed a, hm_fixed b) { /* ln(a/b) */
+HM_BOTH_LOCAL hm_fixed ln_ratio(hm_fixed a, hm_fixed b) { /* ln(a/b) */
     return hm_fixed_scale(atanh_of(hm_fixed_div(hm_fixed_sub(a, b), hm_fixed_add(a, b))), 1);
 }
 
 /* v = m 2^k (v/h) with h the leading bits of v, m 2^k, m in [2^-1/2, 2^1/2): atanh at |z| < 0.172, and at almost 0. */
-hm_fixed hm_fixed_ln(hm_fixed v) {
+HM_BOTH hm_fixed hm_fixed_ln(hm_fixed v) {
     int k;
     double h = hm_fixed_split(v, NULL), m = frexp(h, &k);
     if (m < 0x1.6a09e667f3bcdp-1) m *= 2, k--;
@@ -187,7 +187,7 @@ hm_fixed hm_fixed_ln(hm_fixed v) {
 }
 
 /* x = k ln 2 + r, |r| < 0.35; e^(r/256) by its series, squared eight times. */
-int hm_fixed_exp(hm_fixed x, hm_fixed *mantissa) {
+HM_BOTH int hm_fixed_exp(hm_fixed x, hm_fixed *mantissa) {
     int64_t k = (int64_t)rint(hm_fixed_split(x, NULL) * 0x1.71547652b82fep0);
     hm_fixed r = hm_fixed_scale(hm_fixed_sub(x, hm_fixed_mul(ln2, hm_fixed_int(k))), -8), sum = hm_fixed_int(1),
              term = sum;
@@ -201,7 +201,7 @@ int hm_fixed_exp(hm_fixed x, hm_fixed *mantissa) {
 }
 
 /* angle = k pi/2 + r, |r| <= pi/4. */
-void hm_fixed_sincos(hm_fixed angle, hm_fixed *sin, hm_fixed *cos) {
+HM_BOTH void hm_fixed_sincos(hm_fixed angle, hm_fixed *sin, hm_fixed *cos) {
     hm_fixed quarter = hm_fixed_scale(pi, -1);
     int64_t k = (int64_t)rint(hm_fixed_split(angle, NULL) * 0x1.45f306dc9c883p-1);
     hm_fixed r = hm_fixed_sub(angle, hm_fixed_mul(quarter, hm_fixed_int(k)));
@@ -221,13 +221,13 @@ void hm_fixed_sincos(hm_fixed angle, hm_fixed *sin, hm_fixed *cos) {
     *sin = s, *cos = c;
 }
 
-static int top_bit(const hm_fixed *a) {
+HM_BOTH_LOCAL int top_bit(const hm_fixed *a) {
     for (int i = HM_LIMBS - 1; i >= 0; i--)
-        if (a->limb[i]) return 64 * i + 63 - __builtin_clzll(a->limb[i]);
+        if (a->limb[i]) return 64 * i + 63 - HM_LEADING_ZEROS(a->limb[i]);
     return -1;
 }
 
-double hm_fixed_split(hm_fixed a, double *tail) {
+HM_BOTH double hm_fixed_split(hm_fixed a, double *tail) {
     double part[2] = {0, 0};
     for (int p = 0; p < 2; p++) {
         int top = top_bit(&a), low = top - 52;
@@ -242,7 +242,7 @@ double hm_fixed_split(hm_fixed a, double *tail) {
     return part[0];
 }
 
-double hm_fixed_odd(hm_fixed a) {
+HM_BOTH double hm_fixed_odd(hm_fixed a) {
     double tail, head = hm_fixed_split(a, &tail); /* truncated */
     uint64_t bits;
     memcpy(&bits, &head, sizeof bits);

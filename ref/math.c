@@ -1,19 +1,19 @@
 #include "math.h"
 
-static const double quarter[3] = {0x1.921fb54442d18p0, 0x1.1a62633145c07p-54, -0x1.f1976b7ed8fbcp-110}; /* pi/2 */
+HM_BOTH_TABLE double quarter[3] = {0x1.921fb54442d18p0, 0x1.1a62633145c07p-54, -0x1.f1976b7ed8fbcp-110}; /* pi/2 */
 
 /* (-1)^(k/2) / k! for k = 3, 5 .. 15; 17 .. 27; 2, 4 .. 14; 16 .. 28 */
-static const hm_dd sine[] = {
+HM_BOTH_TABLE hm_dd sine[] = {
     {-0x1.5555555555555p-3, -0x1.5555555555555p-57},  {0x1.1111111111111p-7, 0x1.1111111111111p-63},
     {-0x1.a01a01a01a01ap-13, -0x1.a01a01a01a01ap-73}, {0x1.71de3a556c734p-19, -0x1.c154f8ddc6c00p-73},
     {-0x1.ae64567f544e4p-26, 0x1.c062e06d1f209p-80},  {0x1.6124613a86d09p-33, 0x1.f28e0cc748ebep-87},
     {-0x1.ae7f3e733b81fp-41, -0x1.1d8656b0ee8cbp-97},
 };
-static const double sine_tail[] = {
+HM_BOTH_TABLE double sine_tail[] = {
     0x1.952c77030ad4ap-49,  -0x1.2f49b46814157p-57, 0x1.71b8ef6dcf572p-66,
     -0x1.761b41316381ap-75, 0x1.3f3ccdd165fa9p-84,  -0x1.d1ab1c2dccea3p-94,
 };
-static const hm_dd cosine[] = {
+HM_BOTH_TABLE hm_dd cosine[] = {
     {-0x1p-1, 0},
     {0x1.5555555555555p-5, 0x1.5555555555555p-59},
     {-0x1.6c16c16c16c17p-10, 0x1.f49f49f49f49fp-65},
@@ -22,13 +22,13 @@ static const hm_dd cosine[] = {
     {0x1.1eed8eff8d898p-29, -0x1.2aec959e14c06p-83},
     {-0x1.93974a8c07c9dp-37, -0x1.05d6f8a2efd1fp-92},
 };
-static const double cosine_tail[] = {
+HM_BOTH_TABLE double cosine_tail[] = {
     0x1.ae7f3e733b81fp-45, -0x1.6827863b97d97p-53, 0x1.e542ba4020225p-62, -0x1.0ce396db7f853p-70,
     0x1.f2cf01972f578p-80, -0x1.88e85fc6a4e5ap-89, 0x1.0a18a2635085dp-98,
 };
 
 /* square * (c[0] + square * (c[1] + ... square * (tail[0] + ...))) */
-static hm_dd series(hm_dd square, const hm_dd *c, int n, const double *tail, int m) {
+HM_BOTH_LOCAL hm_dd series(hm_dd square, const hm_dd *c, int n, const double *tail, int m) {
     double t = tail[m - 1];
     for (int i = m - 2; i >= 0; i--) t = fma(t, square.hi, tail[i]);
     hm_dd sum = hm_dd_of(t);
@@ -36,7 +36,7 @@ static hm_dd series(hm_dd square, const hm_dd *c, int n, const double *tail, int
     return hm_dd_mul(sum, square);
 }
 
-void hm_dd_sincos(hm_dd angle, hm_dd *sin, hm_dd *cos) {
+HM_BOTH void hm_dd_sincos(hm_dd angle, hm_dd *sin, hm_dd *cos) {
     double k = rint(angle.hi * 0x1.45f306dc9c883p-1);
     hm_dd first = hm_two_product(k, quarter[0]), r = hm_two_sum(angle.hi - first.hi, -first.lo);
     hm_dd second = hm_two_product(-k, quarter[1]), third = hm_two_product(-k, quarter[2]);
@@ -57,7 +57,7 @@ void hm_dd_sincos(hm_dd angle, hm_dd *sin, hm_dd *cos) {
     *cos = turn == 0 ? c : turn == 1 ? ms : turn == 2 ? mc : s;
 }
 
-double hm_dd_odd(hm_dd v) {
+HM_BOTH double hm_dd_odd(hm_dd v) {
     uint64_t bits;
     memcpy(&bits, &v.hi, sizeof bits);
     if (v.lo == 0 || v.hi == 0 || bits & 1) return v.hi == 0 ? v.lo : v.hi;

@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "../op/both.h"
 #include "../op/exp_log.h"
 
 /* hi + lo, |lo| <= ulp(hi)/2 */
@@ -12,32 +13,32 @@ typedef struct {
     double hi, lo;
 } hm_dd;
 
-static inline hm_dd hm_dd_of(double v) { return (hm_dd){v, 0}; }
+HM_BOTH_INLINE hm_dd hm_dd_of(double v) { return (hm_dd){v, 0}; }
 
 /* a + b exactly; |a| >= |b| or a == 0 */
-static inline hm_dd hm_fast_sum(double a, double b) {
+HM_BOTH_INLINE hm_dd hm_fast_sum(double a, double b) {
     double s = a + b;
     return (hm_dd){s, b - (s - a)};
 }
 /* a + b exactly (Knuth) */
-static inline hm_dd hm_two_sum(double a, double b) {
+HM_BOTH_INLINE hm_dd hm_two_sum(double a, double b) {
     double s = a + b, t = s - a;
     return (hm_dd){s, (a - (s - t)) + (b - t)};
 }
 /* a * b exactly */
-static inline hm_dd hm_two_product(double a, double b) {
+HM_BOTH_INLINE hm_dd hm_two_product(double a, double b) {
     double p = a * b;
     return (hm_dd){p, fma(a, b, -p)};
 }
 
 /* Relative errors, u = 2^-53: sum below 3.01 u^2 (also where it cancels), products below 5 u^2, from Joldes, Muller and
  * Popescu (2017). */
-static inline hm_dd hm_dd_add(hm_dd a, hm_dd b) {
+HM_BOTH_INLINE hm_dd hm_dd_add(hm_dd a, hm_dd b) {
     hm_dd s = hm_two_sum(a.hi, b.hi), t = hm_two_sum(a.lo, b.lo);
     s = hm_fast_sum(s.hi, s.lo + t.hi);
     return hm_fast_sum(s.hi, s.lo + t.lo);
 }
-static inline hm_dd hm_dd_mul(hm_dd a, hm_dd b) {
+HM_BOTH_INLINE hm_dd hm_dd_mul(hm_dd a, hm_dd b) {
     hm_dd p = hm_two_product(a.hi, b.hi);
     double t = fma(a.hi, b.lo, a.lo * b.hi);
     return hm_fast_sum(p.hi, p.lo + t);
@@ -51,10 +52,10 @@ static inline hm_dd hm_dd_mul(hm_dd a, hm_dd b) {
  * (from r^17/17! and r^16/16! on) is below 2^-50 of it and off by 2^-51 of that; then seven double-double steps, each
  * 2^-103 of a value that is at most 2^-2 of the result, and two last ones of 2^-103.
  * Witness: tests/unit/math.c, which measures it against MPFR. */
-void hm_dd_sincos(hm_dd angle, hm_dd *sin, hm_dd *cos);
+HM_BOTH void hm_dd_sincos(hm_dd angle, hm_dd *sin, hm_dd *cos);
 
 /* A double between the neighbours of hi + lo whose last bit says whether hi + lo is a double (rounding to odd):
  * rounding it to a format of at most 51 bits gives what rounding hi + lo gives. */
-double hm_dd_odd(hm_dd v);
+HM_BOTH double hm_dd_odd(hm_dd v);
 
 #endif

@@ -36,6 +36,7 @@ typedef hm_status hm_linear_fn(const hm_linear_args *args);
 HM_API hm_linear_fn hm_linear;       /* dispatches on the place */
 HM_API hm_linear_fn hm_linear_check; /* the contract as code */
 HM_API hm_linear_fn hm_linear_ref;   /* plain C + OpenMP */
+HM_API hm_linear_fn hm_linear_cuda;  /* class tc23, chain64 where an operand is f32; see cuda.h */
 
 #ifdef __cplusplus
 }

@@ -97,6 +97,7 @@ typedef hm_status hm_rope_table_fn(const hm_rope_table_args *args);
 HM_API hm_rope_table_fn hm_rope_table;       /* dispatches on the tensors' place */
 HM_API hm_rope_table_fn hm_rope_table_check; /* the contract as code; writes nothing */
 HM_API hm_rope_table_fn hm_rope_table_ref;   /* plain C + OpenMP; the same bits on every CPU and thread count */
+HM_API hm_rope_table_fn hm_rope_table_cuda;  /* the bits of ref; see cuda.h */
 
 #ifdef __cplusplus
 }

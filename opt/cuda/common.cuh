@@ -196,20 +196,27 @@ __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
-/* blocks: at most 2^31 - 1 of them are launched. */
+/* blocks: at most 2^31 - 1 of them are launched. cluster: blocks to a cluster, of which there is a whole number. */
 template <typename P>
 static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 threads, size_t shared, void *stream,
-                        const P &params) {
-    cudaLaunchAttribute attribute = {};
+                        const P &params, int cluster = 1) {
+    cudaLaunchAttribute attribute[2] = {};
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX));
     config.blockDim = threads;
     config.dynamicSmemBytes = shared;
     config.stream = (cudaStream_t)stream;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = hm_cuda_pdl_for((const void *)kernel);
+    config.attrs = attribute;
+    if (hm_cuda_pdl_for((const void *)kernel)) {
+        attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute[0].val.programmaticStreamSerializationAllowed = 1;
+        config.numAttrs = 1;
+    }
+    if (cluster > 1) {
+        attribute[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+        attribute[config.numAttrs].val.clusterDim = {(unsigned)cluster, 1, 1};
+        config.numAttrs++;
+    }
     return hm_cuda_status(op, cudaLaunchKernelEx(&config, kernel, params));
 }
 

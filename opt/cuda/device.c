@@ -65,10 +65,12 @@ static _Thread_local int pdl;
 
 void hm_cuda_pdl(int on) { pdl = on; }
 
-bool hm_cuda_pdl_for(const void *kernel) {
+bool hm_cuda_is_90(const void *kernel) {
     struct cudaFuncAttributes attributes;
-    return pdl && cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.ptxVersion >= 90;
+    return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.ptxVersion >= 90;
 }
+
+bool hm_cuda_pdl_for(const void *kernel) { return pdl && hm_cuda_is_90(kernel); }
 
 /* ---- memory for the worker --------------------------------------------------------------------------------------- */
 

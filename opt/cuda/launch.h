@@ -17,6 +17,8 @@ hm_status hm_cuda_status(const char *op, cudaError_t error);
 /* Has this thread asked for programmatic dependent launch, and can this kernel wait for the one before it? A kernel
  * that was compiled from PTX for older devices cannot. */
 bool hm_cuda_pdl_for(const void *kernel);
+/* Was this kernel compiled for compute capability 9.0 or later, with all that it has? */
+bool hm_cuda_is_90(const void *kernel);
 /* Multiprocessors of the current device. */
 int hm_cuda_processors(void);
 

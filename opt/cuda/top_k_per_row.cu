@@ -9,6 +9,7 @@
  *   3. What was collected, in any order, is sorted: buckets of equal width by value, then within each bucket by
  *      comparing; if a bucket is full (values that are far apart), all of it by a bitonic sort.
  * k above MOST is done MOST at a time: each round takes what ranks behind the round before. */
+#include "cluster.cuh"
 #include "common.cuh"
 
 extern "C" {
@@ -37,6 +38,8 @@ struct shared {
     uint32_t warp[32];
     uint32_t count, low, high; /* collected; keys of the least and the largest of finite values */
     uint32_t digit, before;    /* found by find_bin: the bin, and how many lie above it */
+    uint32_t in_digit;         /* how many are in it, by a cluster */
+    uint32_t range[8], top[8]; /* of each block of a cluster: what its share of the bins holds, 1 + its topmost bin */
 };
 
 /* As ref has it: -0 and +0 are one, NaN is above all. */
@@ -180,20 +183,27 @@ struct block {
         uint32_t wanted = (uint32_t)((uint64_t)(k + CAPACITY) / 2 * size / w.n), prefix = 0;
         const uint32_t spare = (uint32_t)((uint64_t)(CAPACITY - k) / 8 * size / w.n);
         wanted = wanted ? wanted : 1;
+        uint32_t *const held = (uint32_t *)s.rank; /* a sample of 8192 and less is read once */
+        constexpr int EACH = 4096 / THREADS;
         for (int shift = 21; shift >= 0; shift -= shift == 21 ? 11 : 10) {
             const uint32_t known = shift == 21 ? 0 : shift == 10 ? ~0u << 21 : ~0u << 10;
             clear_bins(s);
             __syncthreads();
-            for (uint32_t base = threadIdx.x; base < size; base += 2048) {
-                uint32_t key[2048 / THREADS];
+            for (uint32_t base = threadIdx.x; base < size; base += 4096) {
+                uint32_t key[EACH];
 #pragma unroll
-                for (int j = 0; j < 2048 / THREADS; j++) {
+                for (int j = 0; j < EACH; j++) {
                     const uint32_t i = base + j * THREADS, at = (uint32_t)(i / 32 * apart >> 16) + i % 32;
-                    key[j] = key_of(w.v[(int64_t)at * w.step]);
+                    if (i < size)
+                        key[j] = shift < 21 && size <= 2 * CAPACITY ? held[i] : key_of(w.v[(int64_t)at * w.step]);
                 }
 #pragma unroll
-                for (int j = 0; j < 2048 / THREADS; j++)
-                    count_in(s, key[j] >> shift & (shift ? BINS - 1 : BINS / 2 - 1), ((key[j] ^ prefix) & known) == 0);
+                for (int j = 0; j < EACH; j++) {
+                    const bool live = base + j * THREADS < size;
+                    if (shift == 21 && size <= 2 * CAPACITY && live) held[base + j * THREADS] = key[j];
+                    count_in(s, key[j] >> shift & (shift ? BINS - 1 : BINS / 2 - 1),
+                             live && ((key[j] ^ prefix) & known) == 0);
+                }
             }
             __syncthreads();
             find_bin(s, wanted);
@@ -207,22 +217,26 @@ struct block {
 
     /* ---- 2: to collect ------------------------------------------------------------------------------------------- */
 
-    /* Appends the indices of those of N elements that `chosen` names, for look_up; what has no room only counts. Whole
-     * warps. */
-    template <int N, typename I>
-    static __device__ __forceinline__ void append(shared &s, const I &index_of, uint32_t chosen) {
-        if (!__any_sync(~0u, chosen)) return;
+    /* Where a thread may append as many as there are bits in `chosen`. Whole warps. */
+    static __device__ __forceinline__ uint32_t place_of(shared &s, uint32_t chosen) {
         const int lane = threadIdx.x % 32;
         const uint32_t mine = (uint32_t)__popc(chosen);
-        uint32_t at = mine;
+        uint32_t at = mine, base = 0;
 #pragma unroll
         for (int step = 1; step < 32; step *= 2) {
             uint32_t other = __shfl_up_sync(~0u, at, step);
             if (lane >= step) at += other;
         }
-        uint32_t base = 0;
         if (lane == 31) base = atomicAdd(&s.count, at);
-        at += __shfl_sync(~0u, base, 31) - mine;
+        return at + __shfl_sync(~0u, base, 31) - mine;
+    }
+
+    /* Appends the indices of those of N elements that `chosen` names, for look_up; what has no room only counts. Whole
+     * warps. */
+    template <int N, typename I>
+    static __device__ __forceinline__ void append(shared &s, const I &index_of, uint32_t chosen) {
+        if (!__any_sync(~0u, chosen)) return;
+        uint32_t at = place_of(s, chosen);
         for (; chosen; chosen &= chosen - 1, at++)
             if (at < CAPACITY) s.rank[at] = index_of(__ffs((int)chosen) - 1);
     }
@@ -407,6 +421,8 @@ __device__ __forceinline__ bool window_of(const params &p, int64_t row, window *
     return true;
 }
 
+#include "top_k_cluster.cuh"
+
 /* N: elements that a thread reads at a time; BLOCKS: that share a multiprocessor. */
 template <int THREADS, int N, bool CLOSE, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) select(const __grid_constant__ params p) {
@@ -455,7 +471,25 @@ extern "C" hm_status hm_top_k_per_row_cuda(const hm_top_k_per_row_args *args) {
     p.starts = (const int32_t *)a.row_starts.data, p.ends = (const int32_t *)a.row_ends.data;
     p.start_step = a.row_starts.stride[0], p.end_step = a.row_ends.stride[0], p.len_step = a.seq_lens.stride[0];
     p.next_n = hm::divider_of(a.next_n), p.row_count = a.logits.shape[0];
-    const bool few = p.row_count <= hm_cuda_processors(); /* a multiprocessor for each */
+    const int processors = hm_cuda_processors();
+    int cluster = 8;
+    while (cluster > 1 && p.row_count * cluster > processors) cluster /= 2;
+#ifdef TOPK_DEV
+    extern int topk_variant;
+    const int v = topk_variant;
+    if (v == 1 && cluster > 1 && p.step == 1 && p.k <= MOST)
+        return hm::launch(op, select_cluster<512, 8>, p.row_count * cluster, dim3(512), 0, a.stream, p, cluster);
+    if (v == 2 && cluster > 1 && p.step == 1 && p.k <= MOST)
+        return hm::launch(op, select_cluster<1024, 8>, p.row_count * cluster, dim3(1024), 0, a.stream, p, cluster);
+    if (v == 3) return hm::launch(op, select<512, 8, true, 3>, p.row_count, dim3(512), 0, a.stream, p);
+    if (v == 4) return hm::launch(op, select<256, 16, true, 4>, p.row_count, dim3(256), 0, a.stream, p);
+    if (v == 5) return hm::launch(op, select<256, 16, true, 5>, p.row_count, dim3(256), 0, a.stream, p);
+    if (v == 6) return hm::launch(op, select<384, 8, true, 4>, p.row_count, dim3(384), 0, a.stream, p);
+#else
+    if (cluster > 1 && p.step == 1 && p.k <= MOST && hm_cuda_is_90((const void *)select_cluster<512, 8>))
+        return hm::launch(op, select_cluster<512, 8>, p.row_count * cluster, dim3(512), 0, a.stream, p, cluster);
+#endif
+    const bool few = p.row_count <= processors; /* a multiprocessor for each */
     void (*kernel)(params) = p.step != 1 ? select<512, 8, false, 2>
                              : few       ? select<1024, 16, true, 1>
                                          : select<512, 16, true, 2>;
