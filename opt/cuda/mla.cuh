@@ -34,9 +34,9 @@ struct params {
     int64_t keys;  /* slots of the cache, or rows of kv */
     int64_t top_k; /* paged */
     float scale;
-    bool round_p; /* weights to bf16 */
-    bool aligned; /* for 16 bytes at a time: q and kv; out_aligned: out for 4 */
-    bool out_aligned;
+    bool round_p;     /* weights to bf16 */
+    bool aligned;     /* rows of q and kv are read 16 bytes at a time */
+    bool out_aligned; /* and those of out written by 4 */
     hm_mla_dequant dequant;
     int64_t first, blocks;  /* of this launch, and of all */
     divider chunks, groups; /* of a head's values, of a token's heads */
@@ -44,13 +44,14 @@ struct params {
 
 /* ---- keys -------------------------------------------------------------------------------------------------------- */
 
-/* The places of a token's keys: how many, and the first key for ranges. */
+/* The places of a token's keys: how many, and the first key for ranges. Negative: more than there are indices; such a
+ * token's rows are left as they were. */
 template <bool PAGED>
 __device__ __forceinline__ int64_t places_of(const params &p, int64_t token, int64_t *first) {
     if (PAGED) {
         const int64_t n = p.length ? p.length[token * p.length_step] : p.top_k;
         *first = 0;
-        return n < 0 ? 0 : n < p.top_k ? n : p.top_k;
+        return n < 0 ? 0 : n <= p.top_k ? n : -1;
     }
     int64_t start = p.start ? p.start[token * p.start_step] : 0;
     int64_t end = p.end ? p.end[token * p.end_step] : p.keys - p.tokens + token + 1;
@@ -59,13 +60,17 @@ __device__ __forceinline__ int64_t places_of(const params &p, int64_t token, int
     return end > start ? end - start : 0;
 }
 
-/* Where the key in a place begins, in bytes from kv; -1: there is none. Places past the last have none. */
+/* Where the key in a place begins, in bytes from kv. NO_KEY: there is none, as in places past the last. PAST_CACHE: the
+ * index is out of range; its token's rows are left as they were. */
+enum { NO_KEY = -1, PAST_CACHE = -2 };
+
 template <bool PAGED>
 __device__ __forceinline__ int64_t key_at(const params &p, int64_t token, int64_t first, int64_t n, int64_t place) {
-    if (place >= n) return -1;
+    if (place >= n) return NO_KEY;
     if (!PAGED) return (first + place) * p.entry_stride;
     const int64_t slot = p.indices[token * p.index_token + place * p.index_step];
-    if ((uint64_t)slot >= (uint64_t)p.keys) return -1;
+    if (slot < 0) return NO_KEY;
+    if (slot >= p.keys) return PAST_CACHE;
     const int64_t block = quotient(p.block_size, slot);
     return block * p.block_stride + (slot - block * p.block_size.d) * p.entry_stride;
 }
@@ -160,103 +165,122 @@ __device__ __forceinline__ float share_of(const params &p, int64_t head, float t
 
 /* ---- any width and dtype ----------------------------------------------------------------------------------------- */
 
-/* A block does HEADS heads of a token and COLUMNS of their values, a tile of KEYS keys after the other, in f32. */
+/* THREADS threads do HEADS heads of a token and COLUMNS of their values, a tile of KEYS keys after the other, in f32. */
 enum { THREADS = 256, HEADS = 16, KEYS = 32, DEPTH = 64, COLUMNS = 512, EACH = COLUMNS / THREADS };
 
+struct scratch {
+    int64_t at[KEYS];
+    float q[HEADS][DEPTH + 1], k[KEYS][DEPTH + 1], w[HEADS][KEYS + 1], top[HEADS], sum[HEADS], fell[HEADS];
+    int bad; /* an index is out of range */
+};
+
+__device__ __forceinline__ void meet() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+
+/* Heads from `head` on, the first column of the values of this thread. */
 template <typename E, bool PAGED>
-__global__ void __launch_bounds__(THREADS) attend_any(const __grid_constant__ params p) {
+__device__ __forceinline__ void attend_heads(const params &p, scratch &x, int64_t token, int64_t head, int64_t column) {
     using T = typename element<E>::query;
-    __shared__ float q[HEADS][DEPTH + 1], k[KEYS][DEPTH + 1], w[HEADS][KEYS + 1], top[HEADS], sum[HEADS], fell[HEADS];
-    __shared__ int64_t at[KEYS];
-    wait_for_previous();
-    let_next_start();
     const int tid = (int)threadIdx.x, warp = tid / 32, lane = tid % 32;
-    const int64_t block = p.first + blockIdx.x, rest = quotient(p.chunks, block);
-    const int64_t token = quotient(p.groups, rest), head = (rest - token * p.groups.d) * HEADS;
-    const int64_t column = (block - rest * p.chunks.d) * COLUMNS + tid;
     float acc[EACH][HEADS];
 #pragma unroll
     for (int e = 0; e < EACH; e++)
 #pragma unroll
         for (int h = 0; h < HEADS; h++) acc[e][h] = 0.0f;
-    if (tid < HEADS) top[tid] = -INFINITY, sum[tid] = 0.0f;
+    meet();
+    if (tid < HEADS) x.top[tid] = -INFINITY, x.sum[tid] = 0.0f;
+    if (tid == 0) x.bad = 0;
     int64_t start;
     const int64_t n = places_of<PAGED>(p, token, &start);
     for (int64_t tile = 0; tile < n; tile += KEYS) {
-        int64_t mine = -1;
-        if (tid < KEYS) at[tid] = mine = key_at<PAGED>(p, token, start, n, tile + tid);
-        if (!__syncthreads_or(mine >= 0)) continue;
+        meet();
+        if (tid < KEYS) {
+            x.at[tid] = key_at<PAGED>(p, token, start, n, tile + tid);
+            if (x.at[tid] == PAST_CACHE) x.bad = 1;
+        }
+        meet();
+        if (!__any_sync(~0u, x.at[lane] >= 0)) continue;
         float s[2] = {0.0f, 0.0f};
         for (int64_t d0 = 0; d0 < p.width; d0 += DEPTH) {
             for (int i = tid; i < HEADS * DEPTH; i += THREADS) {
                 const int64_t h = head + i / DEPTH, d = d0 + i % DEPTH;
-                q[i / DEPTH][i % DEPTH] =
+                x.q[i / DEPTH][i % DEPTH] =
                     h < p.heads && d < p.width
                         ? widen(*(const T *)(p.q + token * p.q_token + h * p.q_head + d * p.q_step))
                         : 0.0f;
             }
             for (int i = tid; i < KEYS * DEPTH; i += THREADS) {
-                const int64_t from = at[i / DEPTH], d = d0 + i % DEPTH;
-                k[i / DEPTH][i % DEPTH] = from >= 0 && d < p.width ? element<E>::of(p, p.kv + from, d) : 0.0f;
+                const int64_t from = x.at[i / DEPTH], d = d0 + i % DEPTH;
+                x.k[i / DEPTH][i % DEPTH] = from >= 0 && d < p.width ? element<E>::of(p, p.kv + from, d) : 0.0f;
             }
-            __syncthreads();
+            meet();
 #pragma unroll 8
             for (int d = 0; d < DEPTH; d++) {
-                s[0] = __fmaf_rn(q[tid / 16][d], k[tid % 16][d], s[0]);
-                s[1] = __fmaf_rn(q[tid / 16][d], k[tid % 16 + 16][d], s[1]);
+                s[0] = __fmaf_rn(x.q[tid / 16][d], x.k[tid % 16][d], s[0]);
+                s[1] = __fmaf_rn(x.q[tid / 16][d], x.k[tid % 16 + 16][d], s[1]);
             }
-            __syncthreads();
+            meet();
         }
-        w[tid / 16][tid % 16] = s[0], w[tid / 16][tid % 16 + 16] = s[1];
-        __syncthreads();
+        x.w[tid / 16][tid % 16] = s[0], x.w[tid / 16][tid % 16 + 16] = s[1];
+        meet();
 #pragma unroll
         for (int h = warp * 2; h < warp * 2 + 2; h++) {
-            const float score = at[lane] >= 0 ? __fmul_rn(w[h][lane], p.scale) : -INFINITY;
+            const float score = x.at[lane] >= 0 ? __fmul_rn(x.w[h][lane], p.scale) : -INFINITY;
             float most = score;
             for (int step = 16; step; step /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, step));
-            const float before = top[h], now = fmaxf(before, top_of(most));
-            float e = weight_of(score, now), all = e;
+            const float before = x.top[h], now = fmaxf(before, top_of(most)), e = weight_of(score, now);
+            float all = e;
             for (int step = 16; step; step /= 2) all = __fadd_rn(all, __shfl_xor_sync(~0u, all, step));
-            w[h][lane] = p.round_p ? widen(narrow<bf16>(e)) : e;
+            x.w[h][lane] = p.round_p ? widen(narrow<bf16>(e)) : e;
             __syncwarp();
             if (lane == 0) {
-                top[h] = now, fell[h] = fall(before, now);
-                sum[h] = __fmaf_rn(sum[h], fell[h], all);
+                x.top[h] = now, x.fell[h] = fall(before, now);
+                x.sum[h] = __fmaf_rn(x.sum[h], x.fell[h], all);
             }
         }
-        __syncthreads();
+        meet();
 #pragma unroll
         for (int h = 0; h < HEADS; h++)
 #pragma unroll
-            for (int e = 0; e < EACH; e++) acc[e][h] = __fmul_rn(acc[e][h], fell[h]);
+            for (int e = 0; e < EACH; e++) acc[e][h] = __fmul_rn(acc[e][h], x.fell[h]);
         for (int j = 0; j < KEYS; j++) {
-            if (at[j] < 0) continue;
+            const int64_t from = x.at[j];
+            if (from < 0) continue;
             float v[EACH];
 #pragma unroll
             for (int e = 0; e < EACH; e++)
                 v[e] =
-                    column + e * THREADS < p.value_width ? element<E>::of(p, p.kv + at[j], column + e * THREADS) : 0.0f;
+                    column + e * THREADS < p.value_width ? element<E>::of(p, p.kv + from, column + e * THREADS) : 0.0f;
 #pragma unroll
             for (int h = 0; h < HEADS; h++)
 #pragma unroll
-                for (int e = 0; e < EACH; e++) acc[e][h] = __fmaf_rn(w[h][j], v[e], acc[e][h]);
+                for (int e = 0; e < EACH; e++) acc[e][h] = __fmaf_rn(x.w[h][j], v[e], acc[e][h]);
         }
-        __syncthreads();
     }
-    __syncthreads();
+    meet();
+    if (x.bad || n < 0) return;
 #pragma unroll
     for (int h = 0; h < HEADS; h++) {
         if (head + h >= p.heads) break;
-        const bool none = top[h] == -INFINITY && sum[h] == 0.0f; /* no key */
-        const float share = none ? 0.0f : share_of(p, head + h, top[h], sum[h]);
+        const bool none = x.top[h] == -INFINITY;
+        const float share = none ? 0.0f : share_of(p, head + h, x.top[h], x.sum[h]);
         if (p.lse && column == 0)
-            p.lse[token * p.lse_token + (head + h) * p.lse_head] = none ? INFINITY : lse_of(top[h], sum[h]);
+            p.lse[token * p.lse_token + (head + h) * p.lse_head] = none ? INFINITY : lse_of(x.top[h], x.sum[h]);
 #pragma unroll
         for (int e = 0; e < EACH; e++)
             if (column + e * THREADS < p.value_width)
                 *(T *)(p.out + token * p.out_token + (head + h) * p.out_head + (column + e * THREADS) * p.out_step) =
                     narrow<T>(none ? 0.0f : __fmul_rn(acc[e][h], share));
     }
+}
+
+template <typename E, bool PAGED>
+__global__ void __launch_bounds__(THREADS) attend_any(const __grid_constant__ params p) {
+    __shared__ scratch x;
+    wait_for_previous();
+    let_next_start();
+    const int64_t block = p.first + blockIdx.x, rest = quotient(p.chunks, block), token = quotient(p.groups, rest);
+    attend_heads<E, PAGED>(p, x, token, (rest - token * p.groups.d) * HEADS,
+                           (block - rest * p.chunks.d) * COLUMNS + threadIdx.x);
 }
 
 /* ---- the host's side --------------------------------------------------------------------------------------------- */
@@ -287,6 +311,13 @@ static inline params params_of(const hm_attention_call &c) {
         if (a.key_start.dtype) p.start = (const int *)a.key_start.data, p.start_step = a.key_start.stride[0];
         if (a.key_end.dtype) p.end = (const int *)a.key_end.data, p.end_step = a.key_end.stride[0];
     }
+    auto whole = [](const void *at, int64_t a, int64_t b, int64_t bytes) {
+        return ((intptr_t)at | a | b) % bytes == 0;
+    };
+    const bool codes = c.paged && c.cache.format == HM_MLA_FP8_DS;
+    p.aligned = c.width % 8 == 0 && p.q_step == 2 && whole(p.q, p.q_token, p.q_head, 16) &&
+                p.element_stride == (codes ? 1 : 2) && whole(p.kv, p.block_stride, p.entry_stride, 16);
+    p.out_aligned = c.value_width % 2 == 0 && p.out_step == 2 && whole(p.out, p.out_token, p.out_head, 4);
     return p;
 }
 
