@@ -40,6 +40,7 @@ typedef hm_status hm_mla_prefill_fn(const hm_mla_prefill_args *args);
 HM_API hm_mla_prefill_fn hm_mla_prefill;       /* dispatches on the tensors' place */
 HM_API hm_mla_prefill_fn hm_mla_prefill_check; /* the contract as code; writes nothing */
 HM_API hm_mla_prefill_fn hm_mla_prefill_ref;   /* plain C + OpenMP */
+HM_API hm_mla_prefill_fn hm_mla_prefill_cuda;  /* class tc23; see cuda.h */
 
 #ifdef __cplusplus
 }

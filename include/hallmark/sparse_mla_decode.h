@@ -63,6 +63,7 @@ typedef hm_status hm_sparse_mla_decode_fn(const hm_sparse_mla_decode_args *args)
 HM_API hm_sparse_mla_decode_fn hm_sparse_mla_decode;       /* dispatches on the tensors' place */
 HM_API hm_sparse_mla_decode_fn hm_sparse_mla_decode_check; /* the contract as code; writes nothing */
 HM_API hm_sparse_mla_decode_fn hm_sparse_mla_decode_ref;   /* plain C + OpenMP */
+HM_API hm_sparse_mla_decode_fn hm_sparse_mla_decode_cuda;  /* class tc23; see cuda.h */
 
 #ifdef __cplusplus
 }
