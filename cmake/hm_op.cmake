@@ -4,7 +4,7 @@
 #   op        op/NAME.c                     hm_op
 #   ref       ref/NAME.c                    hm_ref
 #   cpu       opt/cpu/NAME_cpu.c            hm_opt     and defines HM_HAVE_NAME_cpu
-#   cuda      opt/cuda/NAME.cu              hm_opt     and defines HM_HAVE_NAME_cuda (left out where there is no CUDA compiler)
+#   cuda      opt/cuda/NAME.cu              hm_opt     where there is a CUDA compiler; every op has one
 #   golden    golden/NAME.c                 hm_golden
 #   faults    certify/faults/NAME.c         hm_certify
 #   variants  certify/variants/NAME.c       hm_certify

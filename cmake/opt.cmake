@@ -22,7 +22,6 @@ if(HM_CUDA)
     target_compile_definitions(hm_op PRIVATE HM_HAVE_CUDA)
     foreach(name IN LISTS cuda_ops)
         list(APPEND opt_sources opt/cuda/${name}.cu)
-        target_compile_definitions(hm_op PRIVATE HM_HAVE_${name}_cuda)
     endforeach()
     # No contraction here either: a fused multiply-add is written as one. nvcc hands -Xcompiler to the C++ compiler.
     set(cuda_options -fmad=false -Xcompiler=-Wall,-Wextra,-fno-exceptions,-fno-rtti)

@@ -87,30 +87,7 @@ hm_status hm_concat_and_cache_mla_check(const hm_concat_and_cache_mla_args *args
     return hm_concat_and_cache_mla_read(args, &full, &cache);
 }
 
-#ifndef HM_HAVE_concat_and_cache_mla_cuda
-hm_status hm_concat_and_cache_mla_cuda(const hm_concat_and_cache_mla_args *args) {
-    hm_status s = hm_concat_and_cache_mla_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_concat_and_cache_mla(const hm_concat_and_cache_mla_args *args) {
-    hm_concat_and_cache_mla_args full;
-    hm_mla_cache cache;
-    hm_status s = hm_concat_and_cache_mla_read(args, &full, &cache);
-    if (s) return s;
-    if (full.kv_cache.place == HM_CUDA) return hm_concat_and_cache_mla_cuda(args);
-    return hm_concat_and_cache_mla_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_concat_and_cache_mla_check(args); }
-static hm_status call_run(const void *args) { return hm_concat_and_cache_mla(args); }
-static hm_status call_ref(const void *args) { return hm_concat_and_cache_mla_ref(args); }
-#ifdef HM_HAVE_concat_and_cache_mla_cuda
-static hm_status call_cuda(const void *args) { return hm_concat_and_cache_mla_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(concat_and_cache_mla, kv_cache)
 
 #define AT(field) offsetof(hm_concat_and_cache_mla_args, field)
 static const hm_arg_info args[] = {
@@ -138,8 +115,5 @@ const hm_op_info hm_concat_and_cache_mla_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64",
     .class_required = "chain64",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

@@ -59,29 +59,7 @@ hm_status hm_concat_mla_q_check(const hm_concat_mla_q_args *args) {
     return hm_concat_mla_q_read(args, &full);
 }
 
-#ifndef HM_HAVE_concat_mla_q_cuda
-hm_status hm_concat_mla_q_cuda(const hm_concat_mla_q_args *args) {
-    hm_status s = hm_concat_mla_q_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_concat_mla_q(const hm_concat_mla_q_args *args) {
-    hm_concat_mla_q_args full;
-    hm_status s = hm_concat_mla_q_read(args, &full);
-    if (s) return s;
-    if (full.q_out.place == HM_CUDA) return hm_concat_mla_q_cuda(args);
-    return hm_concat_mla_q_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_concat_mla_q_check(args); }
-static hm_status call_run(const void *args) { return hm_concat_mla_q(args); }
-static hm_status call_ref(const void *args) { return hm_concat_mla_q_ref(args); }
-#ifdef HM_HAVE_concat_mla_q_cuda
-static hm_status call_cuda(const void *args) { return hm_concat_mla_q_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(concat_mla_q, q_out)
 
 #define AT(field) offsetof(hm_concat_mla_q_args, field)
 static const hm_arg_info args[] = {
@@ -98,8 +76,5 @@ const hm_op_info hm_concat_mla_q_info = {
     .nargs = sizeof args / sizeof *args,
     .classes = "wide",
     .class_required = "wide",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

@@ -86,32 +86,8 @@ hm_status hm_fp8_mqa_logits_check(const hm_fp8_mqa_logits_args *args) {
     return hm_fp8_mqa_logits_read(args, &full);
 }
 
-#ifndef HM_HAVE_fp8_mqa_logits_cuda
-hm_status hm_fp8_mqa_logits_cuda(const hm_fp8_mqa_logits_args *args) {
-    hm_status s = hm_fp8_mqa_logits_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-hm_status hm_fp8_mqa_logits_cuda_fp8(const hm_fp8_mqa_logits_args *args) { return hm_fp8_mqa_logits_cuda(args); }
-#endif
-
-hm_status hm_fp8_mqa_logits(const hm_fp8_mqa_logits_args *args) {
-    hm_fp8_mqa_logits_args full;
-    hm_status s = hm_fp8_mqa_logits_read(args, &full);
-    if (s) return s;
-    if (full.logits.place == HM_CUDA) return hm_fp8_mqa_logits_cuda(args);
-    return hm_fp8_mqa_logits_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_fp8_mqa_logits_check(args); }
-static hm_status call_run(const void *args) { return hm_fp8_mqa_logits(args); }
-static hm_status call_ref(const void *args) { return hm_fp8_mqa_logits_ref(args); }
-#ifdef HM_HAVE_fp8_mqa_logits_cuda
-static hm_status call_cuda(const void *args) { return hm_fp8_mqa_logits_cuda(args); }
-static hm_status call_cuda_fp8(const void *args) { return hm_fp8_mqa_logits_cuda_fp8(args); }
-#else
-#define call_cuda NULL
-#define call_cuda_fp8 NULL
-#endif
+HM_OP_FUNCTIONS(fp8_mqa_logits, logits)
+HM_OP_CUDA(fp8_mqa_logits, cuda_fp8)
 
 #define AT(field) offsetof(hm_fp8_mqa_logits_args, field)
 static const hm_arg_info args[] = {
@@ -139,9 +115,6 @@ const hm_op_info hm_fp8_mqa_logits_info = {
     .classes = "wide chain64 chain512 any tc23 tc13",
     .class_required = "tc23",
     .flops = hm_fp8_mqa_logits_flops,
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
-    .cuda_fp8 = call_cuda_fp8,
+    HM_OP_CALLS,
+    .cuda_fp8 = HM_OP_IF_CUDA(call_cuda_fp8),
 };

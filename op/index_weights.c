@@ -49,29 +49,7 @@ hm_status hm_index_weights_check(const hm_index_weights_args *args) {
     return hm_index_weights_read(args, &full);
 }
 
-#ifndef HM_HAVE_index_weights_cuda
-hm_status hm_index_weights_cuda(const hm_index_weights_args *args) {
-    hm_status s = hm_index_weights_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_index_weights(const hm_index_weights_args *args) {
-    hm_index_weights_args full;
-    hm_status s = hm_index_weights_read(args, &full);
-    if (s) return s;
-    if (full.out.place == HM_CUDA) return hm_index_weights_cuda(args);
-    return hm_index_weights_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_index_weights_check(args); }
-static hm_status call_run(const void *args) { return hm_index_weights(args); }
-static hm_status call_ref(const void *args) { return hm_index_weights_ref(args); }
-#ifdef HM_HAVE_index_weights_cuda
-static hm_status call_cuda(const void *args) { return hm_index_weights_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(index_weights, out)
 
 #define AT(field) offsetof(hm_index_weights_args, field)
 static const hm_arg_info args[] = {
@@ -94,8 +72,5 @@ const hm_op_info hm_index_weights_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64",
     .class_required = "chain64",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

@@ -257,29 +257,7 @@ hm_status hm_indexer_check(const hm_indexer_args *args) {
     return hm_indexer_read(args, &full);
 }
 
-#ifndef HM_HAVE_indexer_cuda
-hm_status hm_indexer_cuda(const hm_indexer_args *args) {
-    hm_status s = hm_indexer_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_indexer(const hm_indexer_args *args) {
-    hm_indexer_args full;
-    hm_status s = hm_indexer_read(args, &full);
-    if (s) return s;
-    if (full.q.place == HM_CUDA) return hm_indexer_cuda(args);
-    return hm_indexer_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_indexer_check(args); }
-static hm_status call_run(const void *args) { return hm_indexer(args); }
-static hm_status call_ref(const void *args) { return hm_indexer_ref(args); }
-#ifdef HM_HAVE_indexer_cuda
-static hm_status call_cuda(const void *args) { return hm_indexer_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(indexer, q)
 
 #define AT(field) offsetof(hm_indexer_args, field)
 static const hm_arg_info args[] = {
@@ -317,8 +295,5 @@ const hm_op_info hm_indexer_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64 chain512 any tc23 tc13",
     .class_required = "tc23",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

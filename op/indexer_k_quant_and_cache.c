@@ -53,30 +53,7 @@ hm_status hm_indexer_k_quant_and_cache_check(const hm_indexer_k_quant_and_cache_
     return hm_indexer_k_quant_and_cache_read(args, &full, &cache);
 }
 
-#ifndef HM_HAVE_indexer_k_quant_and_cache_cuda
-hm_status hm_indexer_k_quant_and_cache_cuda(const hm_indexer_k_quant_and_cache_args *args) {
-    hm_status s = hm_indexer_k_quant_and_cache_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_indexer_k_quant_and_cache(const hm_indexer_k_quant_and_cache_args *args) {
-    hm_indexer_k_quant_and_cache_args full;
-    hm_indexer_cache cache;
-    hm_status s = hm_indexer_k_quant_and_cache_read(args, &full, &cache);
-    if (s) return s;
-    if (full.kv_cache.place == HM_CUDA) return hm_indexer_k_quant_and_cache_cuda(args);
-    return hm_indexer_k_quant_and_cache_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_indexer_k_quant_and_cache_check(args); }
-static hm_status call_run(const void *args) { return hm_indexer_k_quant_and_cache(args); }
-static hm_status call_ref(const void *args) { return hm_indexer_k_quant_and_cache_ref(args); }
-#ifdef HM_HAVE_indexer_k_quant_and_cache_cuda
-static hm_status call_cuda(const void *args) { return hm_indexer_k_quant_and_cache_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(indexer_k_quant_and_cache, kv_cache)
 
 #define AT(field) offsetof(hm_indexer_k_quant_and_cache_args, field)
 static const hm_arg_info args[] = {
@@ -103,8 +80,5 @@ const hm_op_info hm_indexer_k_quant_and_cache_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64",
     .class_required = "chain64",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

@@ -48,29 +48,7 @@ hm_status hm_layer_norm_check(const hm_layer_norm_args *args) {
     return hm_layer_norm_read(args, &full);
 }
 
-#ifndef HM_HAVE_layer_norm_cuda
-hm_status hm_layer_norm_cuda(const hm_layer_norm_args *args) {
-    hm_status s = hm_layer_norm_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_layer_norm(const hm_layer_norm_args *args) {
-    hm_layer_norm_args full;
-    hm_status s = hm_layer_norm_read(args, &full);
-    if (s) return s;
-    if (full.out.place == HM_CUDA) return hm_layer_norm_cuda(args);
-    return hm_layer_norm_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_layer_norm_check(args); }
-static hm_status call_run(const void *args) { return hm_layer_norm(args); }
-static hm_status call_ref(const void *args) { return hm_layer_norm_ref(args); }
-#ifdef HM_HAVE_layer_norm_cuda
-static hm_status call_cuda(const void *args) { return hm_layer_norm_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(layer_norm, out)
 
 #define AT(field) offsetof(hm_layer_norm_args, field)
 static const hm_arg_info args[] = {
@@ -93,8 +71,5 @@ const hm_op_info hm_layer_norm_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64 chain512 any",
     .class_required = "chain64",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

@@ -65,29 +65,7 @@ hm_status hm_linear_check(const hm_linear_args *args) {
     return hm_linear_read(args, &full);
 }
 
-#ifndef HM_HAVE_linear_cuda
-hm_status hm_linear_cuda(const hm_linear_args *args) {
-    hm_status s = hm_linear_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_linear(const hm_linear_args *args) {
-    hm_linear_args full;
-    hm_status s = hm_linear_read(args, &full);
-    if (s) return s;
-    if (full.out.place == HM_CUDA) return hm_linear_cuda(args);
-    return hm_linear_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_linear_check(args); }
-static hm_status call_run(const void *args) { return hm_linear(args); }
-static hm_status call_ref(const void *args) { return hm_linear_ref(args); }
-#ifdef HM_HAVE_linear_cuda
-static hm_status call_cuda(const void *args) { return hm_linear_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(linear, out)
 
 #define AT(field) offsetof(hm_linear_args, field)
 static const hm_arg_info args[] = {
@@ -106,8 +84,5 @@ const hm_op_info hm_linear_info = {
     .classes = "wide chain64 chain512 any tc23 tc13",
     .class_required = "tc23",
     .flops = hm_linear_flops,
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

@@ -39,29 +39,7 @@ hm_status hm_mla_prefill_check(const hm_mla_prefill_args *args) {
     return hm_mla_prefill_read(args, &full);
 }
 
-#ifndef HM_HAVE_mla_prefill_cuda
-hm_status hm_mla_prefill_cuda(const hm_mla_prefill_args *args) {
-    hm_status s = hm_mla_prefill_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_mla_prefill(const hm_mla_prefill_args *args) {
-    hm_mla_prefill_args full;
-    hm_status s = hm_mla_prefill_read(args, &full);
-    if (s) return s;
-    if (full.out.place == HM_CUDA) return hm_mla_prefill_cuda(args);
-    return hm_mla_prefill_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_mla_prefill_check(args); }
-static hm_status call_run(const void *args) { return hm_mla_prefill(args); }
-static hm_status call_ref(const void *args) { return hm_mla_prefill_ref(args); }
-#ifdef HM_HAVE_mla_prefill_cuda
-static hm_status call_cuda(const void *args) { return hm_mla_prefill_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(mla_prefill, out)
 
 #define AT(field) offsetof(hm_mla_prefill_args, field)
 static const hm_arg_info args[] = {
@@ -89,8 +67,5 @@ const hm_op_info hm_mla_prefill_info = {
     .classes = "wide chain64 chain512 any tc23 tc13",
     .class_required = "tc23",
     .flops = hm_mla_prefill_flops,
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

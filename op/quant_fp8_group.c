@@ -91,29 +91,7 @@ hm_status hm_quant_fp8_group_check(const hm_quant_fp8_group_args *args) {
     return hm_quant_fp8_group_read(args, &full);
 }
 
-#ifndef HM_HAVE_quant_fp8_group_cuda
-hm_status hm_quant_fp8_group_cuda(const hm_quant_fp8_group_args *args) {
-    hm_status s = hm_quant_fp8_group_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_quant_fp8_group(const hm_quant_fp8_group_args *args) {
-    hm_quant_fp8_group_args full;
-    hm_status s = hm_quant_fp8_group_read(args, &full);
-    if (s) return s;
-    if (full.codes.place == HM_CUDA) return hm_quant_fp8_group_cuda(args);
-    return hm_quant_fp8_group_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_quant_fp8_group_check(args); }
-static hm_status call_run(const void *args) { return hm_quant_fp8_group(args); }
-static hm_status call_ref(const void *args) { return hm_quant_fp8_group_ref(args); }
-#ifdef HM_HAVE_quant_fp8_group_cuda
-static hm_status call_cuda(const void *args) { return hm_quant_fp8_group_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(quant_fp8_group, codes)
 
 #define AT(field) offsetof(hm_quant_fp8_group_args, field)
 static const hm_arg_info args[] = {
@@ -143,8 +121,5 @@ const hm_op_info hm_quant_fp8_group_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64",
     .class_required = "chain64",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

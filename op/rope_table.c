@@ -137,29 +137,7 @@ hm_status hm_rope_table_check(const hm_rope_table_args *args) {
     return hm_rope_table_read(args, &full);
 }
 
-#ifndef HM_HAVE_rope_table_cuda
-hm_status hm_rope_table_cuda(const hm_rope_table_args *args) {
-    hm_status s = hm_rope_table_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_rope_table(const hm_rope_table_args *args) {
-    hm_rope_table_args full;
-    hm_status s = hm_rope_table_read(args, &full);
-    if (s) return s;
-    if (full.out.place == HM_CUDA) return hm_rope_table_cuda(args);
-    return hm_rope_table_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_rope_table_check(args); }
-static hm_status call_run(const void *args) { return hm_rope_table(args); }
-static hm_status call_ref(const void *args) { return hm_rope_table_ref(args); }
-#ifdef HM_HAVE_rope_table_cuda
-static hm_status call_cuda(const void *args) { return hm_rope_table_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(rope_table, out)
 
 #define AT(field) offsetof(hm_rope_table_args, field)
 static const hm_arg_info args[] = {
@@ -208,8 +186,5 @@ const hm_op_info hm_rope_table_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide",
     .class_required = "wide",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

@@ -116,29 +116,7 @@ hm_status hm_rotary_embedding_check(const hm_rotary_embedding_args *args) {
     return hm_rotary_embedding_read(args, &full);
 }
 
-#ifndef HM_HAVE_rotary_embedding_cuda
-hm_status hm_rotary_embedding_cuda(const hm_rotary_embedding_args *args) {
-    hm_status s = hm_rotary_embedding_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_rotary_embedding(const hm_rotary_embedding_args *args) {
-    hm_rotary_embedding_args full;
-    hm_status s = hm_rotary_embedding_read(args, &full);
-    if (s) return s;
-    if (full.query_out.place == HM_CUDA) return hm_rotary_embedding_cuda(args);
-    return hm_rotary_embedding_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_rotary_embedding_check(args); }
-static hm_status call_run(const void *args) { return hm_rotary_embedding(args); }
-static hm_status call_ref(const void *args) { return hm_rotary_embedding_ref(args); }
-#ifdef HM_HAVE_rotary_embedding_cuda
-static hm_status call_cuda(const void *args) { return hm_rotary_embedding_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(rotary_embedding, query_out)
 
 #define AT(field) offsetof(hm_rotary_embedding_args, field)
 static const hm_arg_info args[] = {
@@ -168,8 +146,5 @@ const hm_op_info hm_rotary_embedding_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64",
     .class_required = "chain64",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

@@ -46,29 +46,7 @@ hm_status hm_silu_and_mul_check(const hm_silu_and_mul_args *args) {
     return hm_silu_and_mul_read(args, &full);
 }
 
-#ifndef HM_HAVE_silu_and_mul_cuda
-hm_status hm_silu_and_mul_cuda(const hm_silu_and_mul_args *args) {
-    hm_status s = hm_silu_and_mul_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_silu_and_mul(const hm_silu_and_mul_args *args) {
-    hm_silu_and_mul_args full;
-    hm_status s = hm_silu_and_mul_read(args, &full);
-    if (s) return s;
-    if (full.out.place == HM_CUDA) return hm_silu_and_mul_cuda(args);
-    return hm_silu_and_mul_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_silu_and_mul_check(args); }
-static hm_status call_run(const void *args) { return hm_silu_and_mul(args); }
-static hm_status call_ref(const void *args) { return hm_silu_and_mul_ref(args); }
-#ifdef HM_HAVE_silu_and_mul_cuda
-static hm_status call_cuda(const void *args) { return hm_silu_and_mul_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(silu_and_mul, out)
 
 #define AT(field) offsetof(hm_silu_and_mul_args, field)
 static const hm_arg_info args[] = {
@@ -89,8 +67,5 @@ const hm_op_info hm_silu_and_mul_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide chain64",
     .class_required = "chain64",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

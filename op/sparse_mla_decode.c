@@ -78,30 +78,7 @@ hm_status hm_sparse_mla_decode_check(const hm_sparse_mla_decode_args *args) {
     return hm_sparse_mla_decode_read(args, &full, &cache);
 }
 
-#ifndef HM_HAVE_sparse_mla_decode_cuda
-hm_status hm_sparse_mla_decode_cuda(const hm_sparse_mla_decode_args *args) {
-    hm_status s = hm_sparse_mla_decode_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_sparse_mla_decode(const hm_sparse_mla_decode_args *args) {
-    hm_sparse_mla_decode_args full;
-    hm_mla_cache cache;
-    hm_status s = hm_sparse_mla_decode_read(args, &full, &cache);
-    if (s) return s;
-    if (full.out.place == HM_CUDA) return hm_sparse_mla_decode_cuda(args);
-    return hm_sparse_mla_decode_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_sparse_mla_decode_check(args); }
-static hm_status call_run(const void *args) { return hm_sparse_mla_decode(args); }
-static hm_status call_ref(const void *args) { return hm_sparse_mla_decode_ref(args); }
-#ifdef HM_HAVE_sparse_mla_decode_cuda
-static hm_status call_cuda(const void *args) { return hm_sparse_mla_decode_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(sparse_mla_decode, out)
 
 #define AT(field) offsetof(hm_sparse_mla_decode_args, field)
 static const hm_arg_info args[] = {
@@ -132,8 +109,5 @@ const hm_op_info hm_sparse_mla_decode_info = {
     .classes = "wide chain64 chain512 any tc23 tc13",
     .class_required = "tc23",
     .flops = hm_sparse_mla_decode_flops,
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

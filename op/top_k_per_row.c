@@ -99,29 +99,7 @@ hm_status hm_top_k_per_row_check(const hm_top_k_per_row_args *args) {
     return hm_top_k_per_row_read(args, &full);
 }
 
-#ifndef HM_HAVE_top_k_per_row_cuda
-hm_status hm_top_k_per_row_cuda(const hm_top_k_per_row_args *args) {
-    hm_status s = hm_top_k_per_row_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_top_k_per_row(const hm_top_k_per_row_args *args) {
-    hm_top_k_per_row_args full;
-    hm_status s = hm_top_k_per_row_read(args, &full);
-    if (s) return s;
-    if (full.indices.place == HM_CUDA) return hm_top_k_per_row_cuda(args);
-    return hm_top_k_per_row_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_top_k_per_row_check(args); }
-static hm_status call_run(const void *args) { return hm_top_k_per_row(args); }
-static hm_status call_ref(const void *args) { return hm_top_k_per_row_ref(args); }
-#ifdef HM_HAVE_top_k_per_row_cuda
-static hm_status call_cuda(const void *args) { return hm_top_k_per_row_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(top_k_per_row, indices)
 
 #define AT(field) offsetof(hm_top_k_per_row_args, field)
 static const hm_arg_info args[] = {
@@ -147,8 +125,5 @@ const hm_op_info hm_top_k_per_row_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide",
     .class_required = "wide",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };

@@ -91,29 +91,7 @@ hm_status hm_translate_indices_check(const hm_translate_indices_args *args) {
     return hm_translate_indices_read(args, &full);
 }
 
-#ifndef HM_HAVE_translate_indices_cuda
-hm_status hm_translate_indices_cuda(const hm_translate_indices_args *args) {
-    hm_status s = hm_translate_indices_check(args);
-    return s ? s : hm_fail(HM_UNSUPPORTED, "%s: this build has no CUDA implementation", op);
-}
-#endif
-
-hm_status hm_translate_indices(const hm_translate_indices_args *args) {
-    hm_translate_indices_args full;
-    hm_status s = hm_translate_indices_read(args, &full);
-    if (s) return s;
-    if (full.out.place == HM_CUDA) return hm_translate_indices_cuda(args);
-    return hm_translate_indices_ref(args);
-}
-
-static hm_status call_check(const void *args) { return hm_translate_indices_check(args); }
-static hm_status call_run(const void *args) { return hm_translate_indices(args); }
-static hm_status call_ref(const void *args) { return hm_translate_indices_ref(args); }
-#ifdef HM_HAVE_translate_indices_cuda
-static hm_status call_cuda(const void *args) { return hm_translate_indices_cuda(args); }
-#else
-#define call_cuda NULL
-#endif
+HM_OP_FUNCTIONS(translate_indices, out)
 
 #define AT(field) offsetof(hm_translate_indices_args, field)
 static const hm_arg_info args[] = {
@@ -139,8 +117,5 @@ const hm_op_info hm_translate_indices_info = {
     .nparams = sizeof params / sizeof *params,
     .classes = "wide",
     .class_required = "wide",
-    .check = call_check,
-    .run = call_run,
-    .ref = call_ref,
-    .cuda = call_cuda,
+    HM_OP_CALLS,
 };
