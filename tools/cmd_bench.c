@@ -42,6 +42,7 @@ typedef struct {
     int timed, failed, absent;
     bool on_device;
     hm_cuda_ceilings device;
+    hm_peer *peer; /* NULL: not started */
 } session;
 
 /* ---- measuring ----------------------------------------------------------------------------------------------------
@@ -245,15 +246,19 @@ static void time_peer(session *s, const hm_call *call, hm_cuda_bench *bench, int
     double own[HM_PEER_PASSES], theirs[HM_PEER_PASSES];
     char why[256];
     *t = (peer_times){.declined = ""};
-    hm_peer *peer = hm_peer_open(s->options->peer, call, sets, calls, t->declined, sizeof t->declined);
-    if (!peer) return;
+    hm_peer *peer = s->peer = s->peer ? s->peer : hm_peer_open(s->options->peer, why, sizeof why);
+    if (!peer) hm_die(HM_EXIT_USAGE, "--peer: %s", why);
+    if (!hm_peer_case(peer, call, sets, calls, t->declined, sizeof t->declined)) goto end;
     snprintf(t->name, sizeof t->name, "%s", hm_peer_name(peer));
     for (int i = 0; i < HM_PEER_PASSES && !*t->declined; i++) {
         if (!hm_cuda_bench_pass(bench, &own[i], why, sizeof why)) hm_die(HM_EXIT_INTERNAL, "%s: %s", call->name, why);
         hm_peer_time(peer, &theirs[i], t->declined, sizeof t->declined);
     }
     if (!*t->declined) t->result = hm_peer_compare(own, theirs);
+end:
+    if (!hm_peer_gone(peer)) return;
     hm_peer_close(peer);
+    s->peer = NULL;
 }
 
 static const char *verdict_of(const hm_peer_result *r) {
@@ -551,6 +556,7 @@ int hm_cmd_bench(int argc, char **argv) {
         hm_table_print(s.table, stdout);
     }
     if (hm_interrupted()) hm_interrupted_exit("while timing");
+    hm_peer_close(s.peer);
     hm_impl_close(s.impl);
     free(s.sweep);
     free(s.from);
