@@ -27,7 +27,9 @@ static hm_peer *open_script(const char *text, const hm_call *call, char *why, si
     cr_assert_eq(chmod(path, 0700), 0);
     hm_peer *p = hm_peer_open(path, why, size);
     cr_assert(p, "%s", why);
-    if (hm_peer_case(p, call, 3, 12, why, size)) return p;
+    bool taken = hm_peer_case(p, call, 3, 12, why, size);
+    unlink(path);
+    if (taken) return p;
     hm_peer_close(p);
     return NULL;
 }
@@ -88,8 +90,8 @@ Test(peer, may_decline_or_fail) {
     static const struct {
         const char *script, *why;
     } rows[] = {
-        {"echo declined there is no such mode", "there is no such mode"},
-        {"echo hello", "hello"},
+        {"read -r word; echo declined there is no such mode", "there is no such mode"},
+        {"read -r word; echo hello", "hello"},
         {"exit 1", "the peer ended"},
     };
     hm_call *call = call_of(plain);
