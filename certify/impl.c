@@ -98,7 +98,7 @@ static hm_impl *make(const char *name, hm_impl with, char *why, size_t size) {
 
 hm_impl *hm_impl_open(const char *spec, double timeout, char *why, size_t size) {
     static const char *const builtins[] = {[REF] = "ref", [CPU] = "cpu"};
-    if (!strcmp(spec, "cuda")) return hm_cuda_impl_open(timeout, why, size);
+    if (!strcmp(spec, "cuda") || !strcmp(spec, "cuda_fp8")) return hm_cuda_impl_open(spec, timeout, why, size);
     for (builtin b = REF; b <= CPU; b++)
         if (!strcmp(spec, builtins[b]))
             return make(
@@ -121,8 +121,8 @@ hm_impl *hm_impl_open(const char *spec, double timeout, char *why, size_t size) 
     if (strchr(spec, '/') || (length > 3 && !strcmp(spec + length - 3, ".so")))
         return hm_plugin_open(spec, timeout, why, size);
     return refuse(why, size,
-                  "there is no implementation \"%s\"; it has to be ref, cpu, cuda, fault:ID, variant:ID or a plug-in's "
-                  "path ending in .so",
+                  "there is no implementation \"%s\"; it has to be ref, cpu, cuda, cuda_fp8, fault:ID, variant:ID or a "
+                  "plug-in's path ending in .so",
                   spec);
 }
 

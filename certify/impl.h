@@ -1,4 +1,4 @@
-/* impl.h: a named function that claims an op: ref, cpu, cuda, a plug-in (./my.so), fault:ID, variant:ID. */
+/* impl.h: a named function that claims an op: ref, cpu, cuda, cuda_fp8, a plug-in (./my.so), fault:ID, variant:ID. */
 #ifndef HM_IMPL_H
 #define HM_IMPL_H
 
@@ -28,7 +28,7 @@ struct hm_impl {
     void *state;
 };
 
-/* spec: "ref", "cpu", "cuda", "fault:ID", "variant:ID" or a path ending in .so. NULL with a sentence in why.
+/* spec: "ref", "cpu", "cuda", "cuda_fp8", "fault:ID", "variant:ID" or a path ending in .so. NULL with a sentence in why.
  * timeout: seconds a plug-in has for one call. */
 hm_impl *hm_impl_open(const char *spec, double timeout, char *why, size_t size);
 void hm_impl_close(hm_impl *impl);
@@ -36,8 +36,8 @@ void hm_impl_close(hm_impl *impl);
 /* Calls function in this process. */
 void hm_run_function(const hm_op_info *op, hm_op_fn *function, const void *args, hm_run *run);
 
-/* plugin.c: ours for cuda, in a worker of its own: a kernel that goes wrong takes its process's device with it. */
-hm_impl *hm_cuda_impl_open(double timeout, char *why, size_t size);
+/* plugin.c: ours for cuda, or cuda_fp8, in a worker of its own: a kernel that goes wrong takes its process's device with it. */
+hm_impl *hm_cuda_impl_open(const char *name, double timeout, char *why, size_t size);
 
 /* worker.c: opens a plug-in in its own process. The worker is this same program, called with a hidden verb: a program
  * that opens plug-ins must hand argv to hm_worker_main first thing in main(). The worker dies with the thread that

@@ -27,6 +27,7 @@ typedef struct {
     int fd;
     hello about;
     bool ours; /* the cuda implementations of this program, and no file */
+    bool fp8;  /* of these, those named cuda_fp8 */
 } plugin;
 
 static void stop_worker(plugin *p) {
@@ -180,7 +181,7 @@ static bool restart_worker(plugin *p, const char *sha256, char *why, size_t size
 
 static bool plugin_provides(hm_impl *self, const hm_op_info *op) {
     const plugin *p = self->state;
-    if (p->ours) return op->cuda != NULL;
+    if (p->ours) return (p->fp8 ? op->cuda_fp8 : op->cuda) != NULL;
     for (int i = 0; i < hm_op_count() && i < MOST_OPS; i++)
         if (hm_op_at(i) == op) return p->about.provides[i];
     return false;
@@ -254,23 +255,26 @@ static void plugin_close(hm_impl *self) {
     free(p);
 }
 
-hm_impl *hm_cuda_impl_open(double timeout, char *why, size_t size) {
+hm_impl *hm_cuda_impl_open(const char *name, double timeout, char *why, size_t size) {
     hm_impl *impl = calloc(1, sizeof *impl);
     plugin *p = calloc(1, sizeof *p);
-    char *path = strdup(WORKER_CUDA);
+    char *path = strdup(name);
     if (!impl || !p || !path) {
         snprintf(why, size, "no memory for an implementation");
         free(impl), free(p), free(path);
         return NULL;
     }
-    *p = (plugin){.path = path, .timeout = timeout, .ours = true}; /* its worker is started by the first call */
-    *impl = (hm_impl){.name = WORKER_CUDA,
-                      .place = HM_CUDA,
+    *p = (plugin){.path = path,
+                  .timeout = timeout,
+                  .ours = true,
+                  .fp8 = !strcmp(name, WORKER_CUDA_FP8)}; /* its worker is started by the first call */
+    *impl = (hm_impl){.place = HM_CUDA,
                       .ours = true,
                       .run = plugin_run,
                       .provides = plugin_provides,
                       .close = plugin_close,
                       .state = p};
+    snprintf(impl->name, sizeof impl->name, "%s", name);
     return impl;
 }
 

@@ -174,12 +174,14 @@ static void *nowhere(void) {
     return page == MAP_FAILED ? NULL : page;
 }
 
+static bool fp8; /* ours are those named cuda_fp8 */
+
 /* library: NULL for ours. */
 static void call_function(void *library, const hm_op_info *op, const void *args, answer *a) {
     char symbol[128];
     if (!library) {
         hm_run run = {0};
-        hm_run_function(op, op->cuda, args, &run);
+        hm_run_function(op, fp8 ? op->cuda_fp8 : op->cuda, args, &run);
         a->status = (int)run.status;
         snprintf(a->error, sizeof a->error, "%s", run.error);
         return;
@@ -237,7 +239,8 @@ void hm_worker_main(int argc, char **argv) {
     static request r;
     static answer a;
     int fds[HM_MAX_ARGS], nfds;
-    bool built_in = !strcmp(argv[2], WORKER_CUDA);
+    fp8 = !strcmp(argv[2], WORKER_CUDA_FP8);
+    bool built_in = fp8 || !strcmp(argv[2], WORKER_CUDA);
     void *library = built_in ? NULL : hm_worker_load(argv[2], &h);
     if (built_in) h.place = HM_CUDA;
     if (h.place == HM_CUDA && (built_in || library))

@@ -14,6 +14,7 @@
 
 #define WORKER_VERB "--worker"
 #define WORKER_CUDA "cuda" /* in place of a plug-in's path: ours. A path has a '/' */
+#define WORKER_CUDA_FP8 "cuda_fp8"
 #define WORKER_FD 3
 #define NOWHERE (-2)                /* a buffer that is not there, though the pointer is not NULL: never to be read */
 #define ANSWER_DEVICE_LOST (-1)     /* a status: the device failed, and the worker ends */

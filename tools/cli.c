@@ -126,7 +126,8 @@ static void classes_check(const char *classes) {
 enum { KEY_CLASS = 256, KEY_REQUIRE, KEY_ISA, KEY_TIMEOUT, KEY_STRICT, KEY_OUT, KEY_THREADS };
 
 static const struct argp_option run_options[] = {
-    {"impl", 'i', "IMPL", 0, "ref, cpu, cuda, fault:ID, variant:ID, or a plug-in: a path that ends in .so", 0},
+    {"impl", 'i', "IMPL", 0, "ref, cpu, cuda, cuda_fp8, fault:ID, variant:ID, or a plug-in: a path that ends in .so",
+     0},
     {"class", KEY_CLASS, "C", 0,
      "Required class: wide, chain64, chain512, any, tc23, tc13; or OP=C,OP=C (default: each op's own)", 0},
     {"require", KEY_REQUIRE, "invariance", 0, "A result that differs between runs, rows alone or batches is a failure",

@@ -49,12 +49,12 @@ static void list_ops(const list_options *o) {
 }
 
 static void list_impls(const list_options *o) {
-    hm_table *t = hm_table_new("op\tref\tcpu\tcuda");
+    hm_table *t = hm_table_new("op\tref\tcpu\tcuda\tcuda_fp8");
     for (int i = 0; i < hm_op_count(); i++) {
         const hm_op_info *op = hm_op_at(i);
         if (wanted(o, op->name))
-            hm_table_row(t, "%s\t%s\t%s\t%s", op->name, op->ref ? "yes" : "-", op->cpu ? "yes" : "-",
-                         op->cuda ? "yes" : "-");
+            hm_table_row(t, "%s\t%s\t%s\t%s\t%s", op->name, op->ref ? "yes" : "-", op->cpu ? "yes" : "-",
+                         op->cuda ? "yes" : "-", op->cuda_fp8 ? "yes" : "-");
     }
     hm_table_print(t, stdout);
     puts("Also: fault:ID (list faults), variant:ID (list variants), and any plug-in: ./FILE.so");
