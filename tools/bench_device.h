@@ -7,7 +7,8 @@
 
 typedef struct bench_device bench_device;
 
-/* Measures what the device can do; exits if there is none. impl: cuda or cuda_fp8; peer: a program (peer.h), or NULL. */
+/* Measures what the device can do; exits if there is none. impl: cuda or cuda_fp8; peer: a program (peer.h), or
+ * NULL. */
 bench_device *bench_device_open(const char *impl, double seconds, const char *peer, bool json);
 const char *bench_device_columns(const bench_device *d); /* of the table */
 /* Times a call that was certified: a row of the table, or a line of JSON. bytes: that must move. */

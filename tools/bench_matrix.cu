@@ -48,8 +48,8 @@ __device__ __forceinline__ uint64_t tile_at(const void *shared) {
 }
 #endif
 
-/* Products of tiles that stay where they are: two warpgroups, 64 x 256 each. one: operands are 1, as a check. Before 9.0a:
- * eight warps with operands in registers. */
+/* Products of tiles that stay where they are: two warpgroups, 64 x 256 each. one: operands are 1, as a check. Before
+ * 9.0a: eight warps with operands in registers. */
 template <bool FP8>
 __global__ void __launch_bounds__(MATRIX_THREADS, 1) matrix_kernel(float *out, int rounds, bool one) {
     float sum = 0;

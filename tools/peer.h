@@ -1,8 +1,8 @@
 /* peer.h: somebody else's time for a call, as a column of `hallmark bench --impl cuda --peer PROGRAM`.
  *
  * The program is started once. It reads lines: "case FILE", and answers "ready NAME" or "declined REASON"; "time", and
- * answers the microseconds of one call of that case. It ends with its input. FILE has the case as JSON (docs/cuda.md has
- * an example):
+ * answers the microseconds of one call of that case. It ends with its input. FILE has the case as JSON (docs/cuda.md
+ * has an example):
  *     op, case       its name, and the canonical line
  *     sets, calls    how many sets of buffers are used in turn, and how many calls a graph has
  *     args           by name: direction, dtype, shape, stride (elements), and where its bytes are: file, offset (bytes,

@@ -16,20 +16,18 @@
 #include <cstdlib>
 #include <cstring>
 
-#define FAULTS(X)                                                                                                  \
-    X(RIGHT)                                                                                                       \
-    /* the norms */                                                                                                \
-    X(EPS_OUTSIDE_ROOT)                                                                                            \
-    X(EPS_FIXED)                                                                                                   \
-    X(SUM_IN_BF16) X(ROUNDED_BEFORE_WEIGHT) X(ONE_PLUS_IN_BF16) X(TRUNCATED) X(TAIL_MISSED) X(NO_BARRIER)          \
-        X(ROOT_OF_8_BITS) X(INT32_OFFSET) X(ONE_BATCH) X(RUN_DEPENDENT) X(RESIDUAL_NOT_WRITTEN) X(RESIDUAL_AS_F32) \
-            X(READS_UNROUNDED) X(MASKED_LANES_COUNTED) /* rotary_embedding */                                      \
-        X(OTHER_PAIRING) X(TABLE_IN_BF16) X(OFFSET_IGNORED) X(KEY_NOT_ROTATED) X(Y_FROM_NEW_X)                     \
-            X(POSITION_IN_BF16)                        /* concat_mla_q, silu_and_mul */                            \
-        X(HALF_OF_ROPE) X(ROPE_DENSE) X(ROUNDED_TWICE) /* the indexer's cache */                                   \
-        X(FLOOR_MISSING) X(RECIPROCAL) X(OTHER_LAYOUT) X(BLOCK_STRIDE) X(PADDING_WRITTEN)                          \
-            X(WRONG_REQUEST) /* top_k_per_row */                                                                   \
-        X(INEXACT_BINS) X(BIN_CAPPED)
+/* Of the norms; of rotary_embedding; of concat_mla_q and silu_and_mul; of the indexer's cache; of top_k_per_row. */
+/* clang-format off */
+#define FAULTS(X) \
+    X(RIGHT) \
+    X(EPS_OUTSIDE_ROOT) X(EPS_FIXED) X(SUM_IN_BF16) X(ROUNDED_BEFORE_WEIGHT) X(ONE_PLUS_IN_BF16) X(TRUNCATED) \
+    X(TAIL_MISSED) X(NO_BARRIER) X(ROOT_OF_8_BITS) X(INT32_OFFSET) X(ONE_BATCH) X(RUN_DEPENDENT) \
+    X(RESIDUAL_NOT_WRITTEN) X(RESIDUAL_AS_F32) X(READS_UNROUNDED) X(MASKED_LANES_COUNTED) \
+    X(OTHER_PAIRING) X(TABLE_IN_BF16) X(OFFSET_IGNORED) X(KEY_NOT_ROTATED) X(Y_FROM_NEW_X) X(POSITION_IN_BF16) \
+    X(HALF_OF_ROPE) X(ROPE_DENSE) X(ROUNDED_TWICE) \
+    X(FLOOR_MISSING) X(RECIPROCAL) X(OTHER_LAYOUT) X(BLOCK_STRIDE) X(PADDING_WRITTEN) X(WRONG_REQUEST) \
+    X(INEXACT_BINS) X(BIN_CAPPED)
+/* clang-format on */
 
 enum fault {
 #define FAULT_ENUM(name) name,
