@@ -389,7 +389,7 @@ int hm_cmd_bench(int argc, char **argv) {
     hm_progress_clear(&s.progress);
     if (!o.json) {
         if (s.device) bench_device_print(s.device);
-        else
+        else if (!on_device)
             printf("%s on %d threads, %s, caches swept before every run\n", s.impl->name, omp_get_max_threads(),
                    hm_isa());
         hm_table_print(s.table, stdout);
