@@ -10,8 +10,8 @@
  *     broken=ARG:WHAT[;...]           a descriptor that dtype[shape] cannot spell: null (no data), ndim0, ndim5,
  *                                     dtype99, place9, cuda (the other place);
  *                                     args:null and args:size for the struct itself
- * An unknown key is an error. The canonical line has every argument, scalar and mode spelled out, in the order
- * of the description table, then alias, stride, broken, batches, gen, seed, expect where they say something; it is what is
+ * An unknown key is an error. The canonical line has every argument, scalar and mode spelled out, in the order of the
+ * description table, then alias, stride, broken, batches, gen, seed, expect where they say something; it is what is
  * printed and hashed. */
 #ifndef HM_CASE_H
 #define HM_CASE_H

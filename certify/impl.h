@@ -28,15 +28,16 @@ struct hm_impl {
     void *state;
 };
 
-/* spec: "ref", "cpu", "cuda", "cuda_fp8", "fault:ID", "variant:ID" or a path ending in .so. NULL with a sentence in why.
- * timeout: seconds a plug-in has for one call. */
+/* spec: "ref", "cpu", "cuda", "cuda_fp8", "fault:ID", "variant:ID" or a path ending in .so. NULL with a sentence in
+ * why. timeout: seconds a plug-in has for one call. */
 hm_impl *hm_impl_open(const char *spec, double timeout, char *why, size_t size);
 void hm_impl_close(hm_impl *impl);
 
 /* Calls function in this process. */
 void hm_run_function(const hm_op_info *op, hm_op_fn *function, const void *args, hm_run *run);
 
-/* plugin.c: ours for cuda, or cuda_fp8, in a worker of its own: a kernel that goes wrong takes its process's device with it. */
+/* plugin.c: ours for cuda, or cuda_fp8, in a worker of its own: a kernel that goes wrong takes its process's device
+ * with it. */
 hm_impl *hm_cuda_impl_open(const char *name, double timeout, char *why, size_t size);
 
 /* worker.c: opens a plug-in in its own process. The worker is this same program, called with a hidden verb: a program

@@ -138,17 +138,17 @@ bool hm_eval_spec_check(const char *spec, bool provides[HM_MODEL_OPS], char *why
     if (!strncmp(spec, "fault:", 6) || !strncmp(spec, "variant:", 8)) return one_op(spec, provides, why, size);
     if (strchr(spec, '/') || (length > 3 && !strcmp(spec + length - 3, ".so")))
         return plugin_ops(spec, provides, why, size);
-    bool ref = !strcmp(spec, "ref"), cpu = !strcmp(spec, "cpu"), cuda = !strcmp(spec, "cuda");
-    if (!ref && !cpu && !cuda)
-        return refuse(
-            why, size,
-            "there is no implementation \"%s\"; it has to be ref, cpu, cuda, fault:ID, variant:ID or a plug-in's "
-            "path ending in .so",
-            spec);
-    if (cuda && !device_there(why, size)) return true;
+    bool ref = !strcmp(spec, "ref"), cpu = !strcmp(spec, "cpu"), cuda = !strcmp(spec, "cuda"),
+         fp8 = !strcmp(spec, "cuda_fp8");
+    if (!ref && !cpu && !cuda && !fp8)
+        return refuse(why, size,
+                      "there is no implementation \"%s\"; it has to be ref, cpu, cuda, cuda_fp8, fault:ID, variant:ID "
+                      "or a plug-in's path ending in .so",
+                      spec);
+    if ((cuda || fp8) && !device_there(why, size)) return true;
     for (int i = 0; i < HM_MODEL_OPS && provides; i++) {
         const hm_op_info *op = hm_model_op_info((hm_model_op)i);
-        provides[i] = ref || (cpu && op->cpu) || (cuda && op->cuda);
+        provides[i] = ref || (cpu && op->cpu) || (cuda && op->cuda) || (fp8 && op->cuda_fp8);
     }
     return true;
 }

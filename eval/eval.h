@@ -30,10 +30,10 @@ typedef enum {
     HM_EVAL_STALE    /* what ref made of the call before: of the layer before, for the most part */
 } hm_eval_before;
 
-/* Where each op comes from: NULL or "ref", "cpu", "cuda", "fault:ID", "variant:ID", or the path of a plug-in. An op
- * that its implementation lacks, or declines to do (HM_UNSUPPORTED), is ref's. What works on HM_CUDA is called on copies
- * of the model's tensors there (device.h), and all that is ref's runs on the host. A fault or a variant may be for one kind of the
- * model's calls only: "fault:rotary_embedding.not_rotated@index_rope". */
+/* Where each op comes from: NULL or "ref", "cpu", "cuda", "cuda_fp8", "fault:ID", "variant:ID", or the path of a
+ * plug-in. An op that its implementation lacks, or declines to do (HM_UNSUPPORTED), is ref's. What works on HM_CUDA is
+ * called on copies of the model's tensors there (device.h), and all that is ref's runs on the host. A fault or a
+ * variant may be for one kind of the model's calls only: "fault:rotary_embedding.not_rotated@index_rope". */
 typedef struct {
     const char *of[HM_MODEL_OPS];
     hm_eval_before before;

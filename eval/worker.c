@@ -121,6 +121,7 @@ static void stand_in_of(task *t, hm_model_op i, stand_in *s) {
     else if (variant) s->variant = hm_variant_named(spec + 8);
     else if (!strcmp(spec, "cpu")) s->function = op->cpu;
     else if (!strcmp(spec, "cuda")) open_device(t), s->function = op->cuda, s->on_device = true;
+    else if (!strcmp(spec, "cuda_fp8")) open_device(t), s->function = op->cuda_fp8, s->on_device = true;
     else load_plugin(t, spec, op, s);
     if ((fault && !s->fault) || (variant && !s->variant)) fail(t, "there is no \"%s\"", spec);
 }

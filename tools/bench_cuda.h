@@ -21,6 +21,15 @@ typedef struct {
 /* false, with a sentence in why, if there is no device or it failed. */
 bool hm_cuda_bench_open(hm_cuda_ceilings *c, char *why, size_t size);
 
+/* Seconds of one call by graph replay, one figure a replay. */
+typedef struct {
+    double plain[HM_CUDA_RUNS], pdl[HM_CUDA_RUNS]; /* as the calls are, and with programmatic dependent launch */
+    double copy[HM_CUDA_RUNS];                     /* a copy of as many bytes, on sets likewise */
+    double rows[HM_CUDA_RUNS]; /* a copy that reads and writes where the call does, element for element */
+    bool has_rows;             /* each output has an input of its shape, and their elements are not all side by side */
+    int runs;
+} hm_cuda_times;
+
 /* A call on the host: its argument struct, and the buffers that the arguments lie in. */
 typedef struct {
     const hm_op_info *op;
@@ -38,14 +47,6 @@ typedef struct hm_cuda_bench hm_cuda_bench;
 hm_cuda_bench *hm_cuda_bench_new(const hm_cuda_bench_input *call, int *sets, int *calls, char *why, size_t size);
 void hm_cuda_bench_free(hm_cuda_bench *b); /* NULL is fine */
 
-/* Seconds of one call by graph replay, one figure a replay. */
-typedef struct {
-    double plain[HM_CUDA_RUNS], pdl[HM_CUDA_RUNS]; /* as the calls are, and with programmatic dependent launch */
-    double copy[HM_CUDA_RUNS];                     /* a copy of as many bytes, on sets likewise */
-    double rows[HM_CUDA_RUNS]; /* a copy that reads and writes where the call does, element for element */
-    bool has_rows;             /* each output has an input of its shape, and their elements are not all side by side */
-    int runs;
-} hm_cuda_times;
 bool hm_cuda_bench_measure(hm_cuda_bench *b, double seconds, hm_cuda_times *times, char *why, size_t size);
 
 /* Plain launches: the median of a few replays, in seconds of one call. */

@@ -11,9 +11,9 @@
 #include "../certify/embedded.h"
 #include "../certify/rows.h"
 #include "../op/check.h"
-#include "bench_cuda.h"
+#include "bench_device.h"
 #include "cli.h"
-#include "peer.h"
+#include "timing.h"
 
 enum { MAX_RUNS = 1000, MIN_RUNS = 5, GOLDEN_RUNS = 3, MAX_CASES = 256 };
 
@@ -28,11 +28,6 @@ typedef struct {
 } bench_options;
 
 typedef struct {
-    double q1, median, q3; /* seconds */
-    int runs;
-} timing;
-
-typedef struct {
     const bench_options *options;
     hm_impl *impl;
     hm_table *table;
@@ -40,22 +35,11 @@ typedef struct {
     unsigned char *sweep, *from, *to; /* sweep_size bytes; copy_size bytes each */
     size_t sweep_size, copy_size;
     int timed, failed, absent;
-    bool on_device;
-    hm_cuda_ceilings device;
+    bench_device *device; /* NULL: on the host */
 } session;
 
 /* ---- measuring ----------------------------------------------------------------------------------------------------
  */
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static timing timing_of(double *seconds, int runs) {
-    qsort(seconds, (size_t)runs, sizeof *seconds, by_value);
-    return (timing){seconds[runs / 4], seconds[runs / 2], seconds[(3 * runs) / 4], runs};
-}
 
 /* Writes through more memory than the last-level cache holds, on every thread: what follows starts cold. */
 static void sweep(session *s) {
@@ -223,143 +207,6 @@ static void print_row(session *s, const hm_call *call, const char *line, size_t 
                  speed, ceiling, 100 * speed / ceiling, op.runs, golden, line);
 }
 
-/* ---- on a device --------------------------------------------------------------------------------------------------
- */
-
-#ifdef HM_HAVE_CUDA
-static void open_device(session *s) {
-    char why[256];
-    if (!hm_cuda_bench_open(&s->device, why, sizeof why)) {
-        fprintf(stderr, "nothing can be timed: %s\n", why);
-        exit(HM_EXIT_NOTHING);
-    }
-}
-
-/* The peer's columns: its time, and who is faster; or why there is none. */
-typedef struct {
-    hm_peer_result result;
-    char name[128], declined[256];
-} peer_times;
-
-static void time_peer(session *s, const hm_call *call, hm_cuda_bench *bench, int sets, int calls, peer_times *t) {
-    double own[HM_PEER_PASSES], theirs[HM_PEER_PASSES];
-    char why[256];
-    *t = (peer_times){.declined = ""};
-    hm_peer *peer = hm_peer_open(s->options->peer, call, sets, calls, t->declined, sizeof t->declined);
-    if (!peer) return;
-    snprintf(t->name, sizeof t->name, "%s", hm_peer_name(peer));
-    for (int i = 0; i < HM_PEER_PASSES && !*t->declined; i++) {
-        if (!hm_cuda_bench_pass(bench, &own[i], why, sizeof why)) hm_die(HM_EXIT_INTERNAL, "%s: %s", call->name, why);
-        hm_peer_time(peer, &theirs[i], t->declined, sizeof t->declined);
-    }
-    if (!*t->declined) t->result = hm_peer_compare(own, theirs);
-    hm_peer_close(peer);
-}
-
-static const char *verdict_of(const hm_peer_result *r) {
-    return r->faster > 0 ? "faster" : r->faster < 0 ? "slower" : "equal";
-}
-
-static void print_device_json(const session *s, const hm_call *call, const hm_cuda_times *times, int sets, size_t bytes,
-                              double flops, const peer_times *peer) {
-    timing op = timing_of((double *)times->plain, times->runs), pdl = timing_of((double *)times->pdl, times->runs),
-           copy = timing_of((double *)times->copy, times->runs);
-    double speed = (double)bytes / op.median;
-    json_t *j =
-        json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "op", call->op->name,
-                  "case", call->name, "impl", s->impl->name, "device", s->device.device, "replays", op.runs, "sets",
-                  sets, "bytes", (json_int_t)bytes, "seconds_q1", op.q1, "seconds_median", op.median, "seconds_q3",
-                  op.q3, "seconds_pdl", pdl.median, "copy_seconds", copy.median, "gb_per_s", 1e-9 * speed, "share",
-                  copy.median / op.median, "large_copy_share", speed / s->device.copy);
-    if (times->has_rows)
-        json_object_set_new(j, "rows_copy_seconds", json_real(timing_of((double *)times->rows, times->runs).median));
-    if (flops > 0) {
-        json_object_set_new(j, "flops", json_real(flops));
-        json_object_set_new(j, "matrix_share_bf16", json_real(flops / op.median / s->device.matrix_bf16));
-        if (s->device.matrix_fp8 > 0)
-            json_object_set_new(j, "matrix_share_fp8", json_real(flops / op.median / s->device.matrix_fp8));
-    }
-    if (s->options->peer && *peer->declined) json_object_set_new(j, "peer_declined", json_string(peer->declined));
-    else if (s->options->peer)
-        json_object_set_new(
-            j, "peer",
-            json_pack("{s:s, s:f, s:f, s:f, s:f, s:s}", "name", peer->name, "seconds", peer->result.peer, "spread",
-                      peer->result.peer_spread, "own_seconds", peer->result.own, "own_spread", peer->result.own_spread,
-                      "verdict", verdict_of(&peer->result)));
-    char *text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(6));
-    if (!text) hm_die(HM_EXIT_INTERNAL, "out of memory");
-    puts(text);
-    free(text);
-    json_decref(j);
-}
-
-static void time_on_device(session *s, const hm_call *call, size_t bytes, const char *line) {
-    static hm_cuda_times times;
-    char why[256], rows[64] = "\t", matrix[64] = "\t", against[128] = "";
-    int sets, calls;
-    peer_times peer = {.declined = ""};
-    hm_op_fn *function = strcmp(s->impl->name, "cuda_fp8") ? call->op->cuda : call->op->cuda_fp8;
-    hm_cuda_bench_input input = {
-        .op = call->op, .function = function, .args = call->args, .buffers = call->nbuffers, .least_bytes = bytes};
-    for (int b = 0; b < call->nbuffers; b++)
-        input.buffer[b] = call->buffer[b].base, input.buffer_size[b] = call->buffer[b].size;
-    for (int i = 0; i < call->op->nargs; i++) {
-        input.buffer_of[i] = call->buffer_of[i];
-        if (call->buffer_of[i] >= 0) input.offset[i] = call->buffer[call->buffer_of[i]].offset[i];
-    }
-    hm_cuda_bench *bench = hm_cuda_bench_new(&input, &sets, &calls, why, sizeof why);
-    if (!bench || !hm_cuda_bench_measure(bench, s->options->seconds, &times, why, sizeof why))
-        hm_die(HM_EXIT_INTERNAL, "the case '%s': %s", line, why);
-    if (s->options->peer) time_peer(s, call, bench, sets, calls, &peer);
-    hm_cuda_bench_free(bench);
-    double flops = call->op->flops ? call->op->flops(call->golden_args) : 0;
-    if (s->options->json) {
-        print_device_json(s, call, &times, sets, bytes, flops, &peer);
-        return;
-    }
-    timing op = timing_of(times.plain, times.runs), pdl = timing_of(times.pdl, times.runs),
-           copy = timing_of(times.copy, times.runs);
-    double speed = (double)bytes / op.median;
-    if (times.has_rows) {
-        double median = timing_of(times.rows, times.runs).median;
-        snprintf(rows, sizeof rows, "%.2f\t%.1f %%", 1e6 * median, 100 * median / op.median);
-    }
-    if (flops > 0)
-        snprintf(matrix, sizeof matrix, "%.3g\t%.1f %%", 1e-12 * flops / op.median,
-                 100 * flops / op.median / s->device.matrix_bf16);
-    if (s->options->peer && *peer.declined) {
-        hm_progress_clear(&s->progress);
-        fprintf(stderr, "no peer for %s: %s\n", line, peer.declined);
-        snprintf(against, sizeof against, "\t\t\t");
-    } else if (s->options->peer)
-        snprintf(against, sizeof against, "\t%.2f +- %.2f\t%.2f +- %.2f\t%s", 1e6 * peer.result.own,
-                 1e6 * peer.result.own_spread, 1e6 * peer.result.peer, 1e6 * peer.result.peer_spread,
-                 verdict_of(&peer.result));
-    hm_table_row(s->table, "%.2f\t%.2f..%.2f\t%.2f\t%.0f\t%.2f\t%.1f %%\t%s\t%s\t%.1f %%\t%d%s\t%s", 1e6 * op.median,
-                 1e6 * op.q1, 1e6 * op.q3, 1e6 * pdl.median, 1e-9 * speed, 1e6 * copy.median,
-                 100 * copy.median / op.median, rows, matrix, 100 * speed / s->device.copy, sets, against, line);
-}
-
-static void print_device(const session *s) {
-    const hm_cuda_ceilings *d = &s->device;
-    printf("%s on %s, by graph replay\n", s->impl->name, d->device);
-    printf(
-        "2 GiB: copy %.0f GB/s (read and written), read %.0f, write %.0f; an empty kernel %.2f us, with pdl %.2f, "
-        "alone in "
-        "its graph %.2f\n",
-        1e-9 * d->copy, 1e-9 * d->read, 1e-9 * d->write, 1e6 * d->empty, 1e6 * d->empty_pdl, 1e6 * d->empty_alone);
-    printf("tensor cores: bf16 %.0f TFLOP/s", 1e-12 * d->matrix_bf16);
-    if (d->matrix_fp8 > 0) printf(", fp8 %.0f", 1e-12 * d->matrix_fp8);
-    puts("");
-}
-#else
-static void open_device(session *s) { (void)s; }
-static void time_on_device(session *s, const hm_call *call, size_t bytes, const char *line) {
-    (void)s, (void)call, (void)bytes, (void)line;
-}
-static void print_device(const session *s) { (void)s; }
-#endif
-
 /* What does not certify is not timed. */
 static bool certified(session *s, hm_call *call) {
     hm_judge_options judge = hm_run_judge_options(&s->options->run, call->op);
@@ -393,11 +240,11 @@ static void bench_case(session *s, const char *line) {
     }
     if (hm_call_from_case(&spec, &call, why, sizeof why) != HM_OK)
         hm_die(HM_EXIT_USAGE, "the case '%s' cannot be set up: %s", line, why);
-    if (s->on_device) {
+    if (s->device) {
         if (certified(s, call)) {
             size_t bytes = least_bytes(call);
             hm_call_reset(call);
-            time_on_device(s, call, bytes, line);
+            bench_device_time(s->device, call, bytes, line, s->table, &s->progress);
             s->timed++;
         }
     } else if (certified(s, call)) {
@@ -434,7 +281,7 @@ static void each_default(session *s, void (*visit)(session *, const char *)) {
             snprintf(line, sizeof line, "%.*s", (int)n, p);
             p += n + (p[n] == '\n');
             bool large = !strncmp(line, "device ", 7);
-            if (*line && *line != '#' && (!large || s->on_device)) visit(s, large ? line + 7 : line);
+            if (*line && *line != '#' && (!large || s->device)) visit(s, large ? line + 7 : line);
         }
     }
 }
@@ -526,18 +373,13 @@ int hm_cmd_bench(int argc, char **argv) {
     s.sweep_size = 2 * (l3 < least ? least : l3 > most ? most : l3);
     s.sweep = calloc(s.sweep_size, 1);
     if (!s.sweep) hm_die(HM_EXIT_INTERNAL, "no memory for the cache sweep");
-    s.on_device = s.impl->place == HM_CUDA;
-    if (s.on_device && !s.impl->ours)
+    bool on_device = s.impl->place == HM_CUDA;
+    if (on_device && !s.impl->ours)
         hm_die(HM_EXIT_USAGE, "bench times plug-ins on the host only, and %s is for cuda", s.impl->name);
-    if (o.peer && !s.on_device) hm_die(HM_EXIT_USAGE, "--peer is for --impl cuda");
-    if (s.on_device) open_device(&s);
+    if (o.peer && !on_device) hm_die(HM_EXIT_USAGE, "--peer is for --impl cuda");
+    if (on_device) s.device = bench_device_open(s.impl->name, o.seconds, o.peer, o.json);
     s.table = hm_table_new(
-        s.on_device && o.peer
-            ? ">us\t>quartiles\t>pdl us\t>GB/s\t>copy us\t>share\t>rows us\t>share\t>TFLOP/s\t>of bf16\t>of 2 GiB "
-              "copy\t>sets\t>again us\t>peer us\tagainst it\tcase"
-        : s.on_device
-            ? ">us\t>quartiles\t>pdl us\t>GB/s\t>copy us\t>share\t>rows us\t>share\t>TFLOP/s\t>of bf16\t>of 2 GiB "
-              "copy\t>sets\tcase"
+        s.device   ? bench_device_columns(s.device)
         : o.golden ? ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\t>golden ms\t>judge ms\t>per ref\tcase"
                    : ">us\t>quartiles\t>GB/s\t>copy GB/s\t>share\t>runs\tcase");
     s.progress = hm_progress_start("bench", o.ncases);
@@ -546,13 +388,14 @@ int hm_cmd_bench(int argc, char **argv) {
     if (!o.ncases) each_default(&s, bench_case);
     hm_progress_clear(&s.progress);
     if (!o.json) {
-        if (s.on_device) print_device(&s);
-        else
+        if (s.device) bench_device_print(s.device);
+        else if (!on_device)
             printf("%s on %d threads, %s, caches swept before every run\n", s.impl->name, omp_get_max_threads(),
                    hm_isa());
         hm_table_print(s.table, stdout);
     }
     if (hm_interrupted()) hm_interrupted_exit("while timing");
+    bench_device_close(s.device);
     hm_impl_close(s.impl);
     free(s.sweep);
     free(s.from);

@@ -242,7 +242,7 @@ static const char about[] =
 int hm_cmd_eval(int argc, char **argv) {
     static const struct argp_option options[] = {
         {"impl", 'i', "IMPL", 0,
-         "ref (default), cpu, cuda, fault:ID, variant:ID, or a plug-in: a path that ends in .so", 0},
+         "ref (default), cpu, cuda, cuda_fp8, fault:ID, variant:ID, or a plug-in: a path that ends in .so", 0},
         {"fault", KEY_FAULT, "ID", 0, "Inject this row of the fault table into its op; may be given several times", 0},
         {"bisect", KEY_BISECT, NULL, 0, "If anything is off, name the ops that are to blame", 0},
         {"problems", KEY_PROBLEMS, "N", 0, "Only N of the problems, evenly spread (default: all)", 1},

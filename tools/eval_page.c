@@ -74,7 +74,9 @@ static void put_head(FILE *to, const eval_rows *t, const char *plot) {
             "`hallmark eval --table docs/eval.md` writes this page and `%s` from the list in\n"
             "`data/gsm8k/faults.txt`, in 5 to 10 minutes on 2 cores. Each row injects one fault into its op\n"
             "(`hallmark eval --fault ID`; `@` and a site: into one of the model's calls only) and lets the small\n"
-            "model answer word problems: all %lld of them in the first table, %lld in the second.\n\n",
+            "model answer word problems: all %lld of them in the first table, %lld in the second.\n\n"
+            "With `--impl cuda`, or a plug-in for CUDA memory, the model's calls are done on a device:\n"
+            "[cuda.md](cuda.md).\n\n",
             plot, (long long)t->all, (long long)t->problems);
     fprintf(to,
             "- **exact match**: the number behind `####` in the greedy answer.\n"

@@ -23,6 +23,7 @@ struct hm_peer {
     int to, from, file;
     char name[128], text[512];
     size_t held; /* bytes in text */
+    bool gone;
 };
 
 /* ---- the case as JSON ---- */
@@ -129,7 +130,7 @@ static bool read_line(hm_peer *p, char *line, size_t size) {
 
 static bool start(hm_peer *p, const char *program, char *why, size_t size) {
     extern char **environ;
-    char script[4200], file[64];
+    char script[4200];
     int in[2] = {-1, -1}, out[2] = {-1, -1};
     bool torch = !strcmp(program, HM_PEER_TORCH);
     if (torch && !find_torch(script, sizeof script)) {
@@ -142,12 +143,11 @@ static bool start(hm_peer *p, const char *program, char *why, size_t size) {
             if (in[i] >= 0) close(in[i]);
         return false;
     }
-    snprintf(file, sizeof file, "/proc/%ld/fd/%d", (long)getpid(), p->file);
     posix_spawn_file_actions_t files;
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_adddup2(&files, in[0], 0);
     posix_spawn_file_actions_adddup2(&files, out[1], 1);
-    char *with_torch[] = {"python3", script, file, NULL}, *own[] = {(char *)program, file, NULL};
+    char *with_torch[] = {"python3", script, NULL}, *own[] = {(char *)program, NULL};
     int failed = posix_spawnp(&p->pid, torch ? "python3" : program, &files, NULL, torch ? with_torch : own, environ);
     posix_spawn_file_actions_destroy(&files);
     close(in[0]), close(out[1]);
@@ -158,35 +158,51 @@ static bool start(hm_peer *p, const char *program, char *why, size_t size) {
     return false;
 }
 
-hm_peer *hm_peer_open(const char *program, const hm_call *call, int sets, int calls, char *why, size_t size) {
-    char line[256];
+hm_peer *hm_peer_open(const char *program, char *why, size_t size) {
     hm_peer *p = calloc(1, sizeof *p);
     if (!p) {
         snprintf(why, size, "no memory");
         return NULL;
     }
-    p->to = p->from = -1;
+    p->to = p->from = p->file = -1;
     signal(SIGPIPE, SIG_IGN); /* it may have ended */
-    if ((p->file = write_case(call, sets, calls)) < 0) snprintf(why, size, "no memory for the case");
-    else if (!start(p, program, why, size)) {
-    } else if (!read_line(p, line, sizeof line)) snprintf(why, size, "%s said nothing", program);
-    else if (!strncmp(line, "ready ", 6)) {
-        snprintf(p->name, sizeof p->name, "%.120s", line + 6);
-        return p;
-    } else snprintf(why, size, "%s", strncmp(line, "declined ", 9) ? line : line + 9);
+    if (start(p, program, why, size)) return p;
     hm_peer_close(p);
     return NULL;
 }
 
+/* Sends a line and receives one; false if it is gone. */
+static bool ask(hm_peer *p, const char *question, char *line, size_t size) {
+    size_t n = strlen(question);
+    p->gone = p->gone || write(p->to, question, n) != (ssize_t)n || !read_line(p, line, size);
+    return !p->gone;
+}
+
+bool hm_peer_case(hm_peer *p, const hm_call *call, int sets, int calls, char *why, size_t size) {
+    char question[64], line[256];
+    if (p->file >= 0) close(p->file);
+    p->file = write_case(call, sets, calls);
+    snprintf(question, sizeof question, "case /proc/%ld/fd/%d\n", (long)getpid(), p->file);
+    if (p->file < 0) snprintf(why, size, "no memory for the case");
+    else if (!ask(p, question, line, sizeof line)) snprintf(why, size, "the peer ended, or said nothing for 120 s");
+    else if (!strncmp(line, "ready ", 6)) {
+        snprintf(p->name, sizeof p->name, "%.120s", line + 6);
+        return true;
+    } else snprintf(why, size, "%s", strncmp(line, "declined ", 9) ? line : line + 9);
+    return false;
+}
+
 const char *hm_peer_name(const hm_peer *p) { return p->name; }
+bool hm_peer_gone(const hm_peer *p) { return p->gone; }
 
 bool hm_peer_time(hm_peer *p, double *seconds, char *why, size_t size) {
     char line[256] = "", *end;
-    bool told = write(p->to, "time\n", 5) == 5 && read_line(p, line, sizeof line);
+    bool told = ask(p, "time\n", line, sizeof line);
     double us = strtod(line, &end);
     *seconds = 1e-6 * us;
     if (told && end != line && !*end && isfinite(us) && us > 0) return true;
-    snprintf(why, size, told ? "it said \"%.200s\", which is no time" : "it ended%.0s", line);
+    if (told) snprintf(why, size, "it said \"%.200s\", which is no time", line);
+    else snprintf(why, size, "the peer ended, or said nothing for 120 s");
     return false;
 }
 

@@ -1,13 +1,13 @@
 /* peer.h: somebody else's time for a call, as a column of `hallmark bench --impl cuda --peer PROGRAM`.
  *
- * The program is started once a case: PROGRAM FILE, with the case as JSON in FILE (docs/cuda.md has an example):
+ * The program is started once. It reads lines: "case FILE", and answers "ready NAME" or "declined REASON"; "time", and
+ * answers the microseconds of one call of that case. It ends with its input. FILE has the case as JSON (docs/cuda.md
+ * has an example):
  *     op, case       its name, and the canonical line
  *     sets, calls    how many sets of buffers are used in turn, and how many calls a graph has
  *     args           by name: direction, dtype, shape, stride (elements), and where its bytes are: file, offset (bytes,
  *                    of element 0), buffer (arguments with the same number share memory); outputs hold poison
- *     params         scalars as numbers, modes as words
- * It prints one line: "ready NAME", or "declined REASON". Then for each line "time" on its standard input it prints the
- * microseconds of one call, and it ends with its input. */
+ *     params         scalars as numbers, modes as words */
 #ifndef HM_PEER_H
 #define HM_PEER_H
 
@@ -16,11 +16,15 @@
 #define HM_PEER_TORCH "torch" /* in place of a program: peer_torch.py, which lies beside this one */
 
 typedef struct hm_peer hm_peer;
-/* NULL with a sentence in why if it declines, or cannot be started. The call has to outlive it. */
-hm_peer *hm_peer_open(const char *program, const hm_call *call, int sets, int calls, char *why, size_t size);
-const char *hm_peer_name(const hm_peer *p);
+/* NULL with a sentence in why if it cannot be started. */
+hm_peer *hm_peer_open(const char *program, char *why, size_t size);
+/* false, with a sentence in why, if it declines or is gone (see hm_peer_gone). The call has to be there until the next
+ * one. */
+bool hm_peer_case(hm_peer *p, const hm_call *call, int sets, int calls, char *why, size_t size);
+const char *hm_peer_name(const hm_peer *p); /* as it said itself */
 bool hm_peer_time(hm_peer *p, double *seconds, char *why, size_t size);
-void hm_peer_close(hm_peer *p); /* NULL is fine */
+bool hm_peer_gone(const hm_peer *p); /* it said nothing: it has to be opened again */
+void hm_peer_close(hm_peer *p);      /* NULL is fine */
 
 /* Interleaved passes of both: which one is faster. */
 enum { HM_PEER_PASSES = 5 };

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""peer_torch.py FILE: torch's kernels for `hallmark bench --impl cuda --peer torch` (tools/peer.h has the protocol).
+"""peer_torch.py: torch's kernels for `hallmark bench --impl cuda --peer torch` (tools/peer.h has the protocol).
 
 As bench does: buffers in turn, a CUDA graph of many calls, the median of its replays. Outputs that torch allocates are kept
 for as many calls as there are sets, so that they are no warmer in the cache than the bench's.
@@ -99,45 +99,56 @@ def load(case):
     return out
 
 
-def main():
-    with open(sys.argv[1]) as file:
-        case = json.load(file)
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    try:
+class Case:
+    """A case as a graph of calls."""
+
+    def __init__(self, path):
+        with open(path) as file:
+            case = json.load(file)
         make = OPS.get(case["op"])
         want(make, f"torch has no {case['op']}")
         want(all("buffer" in t for t in case["args"].values()), "an argument without memory")
-        calls = [make(load(case), case["params"]) for _ in range(case["sets"])]
-        kept, stream = [None] * case["sets"], torch.cuda.Stream()
-        with torch.cuda.stream(stream):
+        self.calls = [make(load(case), case["params"]) for _ in range(case["sets"])]
+        self.count, self.kept, self.stream = case["calls"], [None] * case["sets"], torch.cuda.Stream()
+        with torch.cuda.stream(self.stream):
             for i in range(3):
-                calls[i % len(calls)]()
+                self.calls[i % len(self.calls)]()
         torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            for i in range(case["calls"]):
-                kept[i % len(calls)] = calls[i % len(calls)]()
-    except Declined as e:
-        print("declined", e, flush=True)
-        return
-    except (torch.cuda.OutOfMemoryError, RuntimeError) as e:
-        print("declined", str(e).splitlines()[0], flush=True)
-        return
-    print(f"ready torch {torch.__version__}", flush=True)
-    before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    for line in sys.stdin:
-        if line.strip() != "time":
-            continue
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, stream=self.stream):
+            for i in range(self.count):
+                self.kept[i % len(self.calls)] = self.calls[i % len(self.calls)]()
+
+    def time(self):
+        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         times = []
-        with torch.cuda.stream(stream):
-            for i in range(8):
+        with torch.cuda.stream(self.stream):
+            for _ in range(8):
                 before.record()
-                graph.replay()
+                self.graph.replay()
                 after.record()
                 after.synchronize()
-                if i:
-                    times.append(before.elapsed_time(after) * 1e3 / case["calls"])
-        print(statistics.median(times), flush=True)
+                times.append(before.elapsed_time(after) * 1e3 / self.count)
+        return statistics.median(times[1:])
+
+
+def main():
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    case = None
+    for line in sys.stdin:
+        word, _, rest = line.strip().partition(" ")
+        if word == "time":
+            print(case.time(), flush=True)
+        elif word == "case":
+            case = None
+            torch.cuda.empty_cache()
+            try:
+                case = Case(rest)
+                print(f"ready torch {torch.__version__}", flush=True)
+            except Declined as e:
+                print("declined", e, flush=True)
+            except (torch.cuda.OutOfMemoryError, RuntimeError, ValueError) as e:
+                print("declined", str(e).splitlines()[0], flush=True)
 
 
 main()

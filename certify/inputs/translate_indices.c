@@ -1,6 +1,7 @@
 /* Indices of every kind: none, in the first and the last block, at both ends of blocks, past the table; entries of
  * block_table that no index asks for hold poison. */
 #include <hallmark/translate_indices.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../inputs.h"
@@ -47,16 +48,16 @@ static void after(const hm_case_spec *spec, int arg, const void *args) {
     const hm_translate_indices_args *a = args;
     const hm_tensor *table = &a->block_table;
     if (strcmp(spec->op->args[arg].name, "indices") || table->dtype != HM_I32 || spec->op->check(args)) return;
-    int64_t P = a->block_size > 0 ? a->block_size : 64, width = table->shape[1];
-    for (int64_t r = 0; r < table->shape[0]; r++)
-        for (int64_t b = 0; b < width; b++) {
-            bool asked = false;
-            for (int64_t i = 0; i < hm_tensor_elements(&a->indices) && !asked; i++) {
-                int64_t t = hm_inputs_get(&a->indices, i), k = a->indices.shape[1];
-                asked = hm_inputs_get(&a->req_id, i / k) == r && t >= 0 && t / P == b;
-            }
-            if (!asked) hm_inputs_put(table, r * width + b, -HM_INPUTS_POISON);
-        }
+    int64_t P = a->block_size > 0 ? a->block_size : 64, width = table->shape[1], k = a->indices.shape[1];
+    int64_t entries = hm_tensor_elements(table);
+    bool *asked = calloc((size_t)entries + 1, sizeof *asked);
+    for (int64_t i = 0; asked && i < hm_tensor_elements(&a->indices); i++) {
+        int64_t t = hm_inputs_get(&a->indices, i), r = hm_inputs_get(&a->req_id, i / k);
+        if (t >= 0 && t / P < width && r >= 0 && r < table->shape[0]) asked[r * width + t / P] = true;
+    }
+    for (int64_t at = 0; asked && at < entries; at++)
+        if (!asked[at]) hm_inputs_put(table, at, -HM_INPUTS_POISON);
+    free(asked);
 }
 
 const hm_inputs hm_translate_indices_inputs = {"translate_indices", fill, after};

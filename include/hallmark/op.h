@@ -58,10 +58,10 @@ typedef struct {
     int nparams;
     const char *classes;                      /* tightest first: "wide chain64 chain512 any" */
     const char *class_required;               /* by default */
+    double (*flops)(const void *args);        /* multiplications and additions of its matrix products, for legal args on
+                                               * the host; NULL: it has none */
     hm_op_fn *check, *run, *ref, *cpu, *cuda; /* run dispatches; cpu and cuda are NULL where not built */
     hm_op_fn *cuda_fp8;                       /* a second one for the device, of class tc13; run never calls it */
-    double (*flops)(const void *args); /* multiplications and additions of its matrix products, for legal args on the
-                                        * host; NULL: it has none */
 } hm_op_info;
 
 HM_API int hm_op_count(void);

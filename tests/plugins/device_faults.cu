@@ -1,178 +1,15 @@
-/* Several ops as a CUDA plug-in may write them, and, by the name in the environment variable DEVICE_FAULT, how they may
- * go wrong: numbers, layouts, offsets, races. Run where there is a device, by tests/accuracy/device_plugins.sh. */
-#include <cuda_bf16.h>
+/* The ops beside the norms of the CUDA plug-in device_faults. */
 #include <cuda_fp8.h>
-#include <cuda_runtime.h>
 #include <hallmark/concat_mla_q.h>
 #include <hallmark/cp_gather_indexer_k_quant_cache.h>
-#include <hallmark/fused_add_rms_norm.h>
 #include <hallmark/indexer_k_quant_and_cache.h>
-#include <hallmark/layer_norm.h>
-#include <hallmark/rms_norm.h>
 #include <hallmark/rotary_embedding.h>
 #include <hallmark/silu_and_mul.h>
 #include <hallmark/top_k_per_row.h>
 
-#include <cstdlib>
-#include <cstring>
-
-#define FAULTS(X)                                                                                                  \
-    X(RIGHT)                                                                                                       \
-    /* the norms */                                                                                                \
-    X(EPS_OUTSIDE_ROOT)                                                                                            \
-    X(EPS_FIXED)                                                                                                   \
-    X(SUM_IN_BF16) X(ROUNDED_BEFORE_WEIGHT) X(ONE_PLUS_IN_BF16) X(TRUNCATED) X(TAIL_MISSED) X(NO_BARRIER)          \
-        X(ROOT_OF_8_BITS) X(INT32_OFFSET) X(ONE_BATCH) X(RUN_DEPENDENT) X(RESIDUAL_NOT_WRITTEN) X(RESIDUAL_AS_F32) \
-            X(READS_UNROUNDED) X(MASKED_LANES_COUNTED) /* rotary_embedding */                                      \
-        X(OTHER_PAIRING) X(TABLE_IN_BF16) X(OFFSET_IGNORED) X(KEY_NOT_ROTATED) X(Y_FROM_NEW_X)                     \
-            X(POSITION_IN_BF16)                        /* concat_mla_q, silu_and_mul */                            \
-        X(HALF_OF_ROPE) X(ROPE_DENSE) X(ROUNDED_TWICE) /* the indexer's cache */                                   \
-        X(FLOOR_MISSING) X(RECIPROCAL) X(OTHER_LAYOUT) X(BLOCK_STRIDE) X(PADDING_WRITTEN)                          \
-            X(WRONG_REQUEST) /* top_k_per_row */                                                                   \
-        X(INEXACT_BINS) X(BIN_CAPPED)
-
-enum fault {
-#define FAULT_ENUM(name) name,
-    FAULTS(FAULT_ENUM)
-#undef FAULT_ENUM
-        FAULT_COUNT
-};
-
-extern "C" {
-extern const int hm_plugin_abi;
-extern const hm_place hm_plugin_place;
-const int hm_plugin_abi = HM_PLUGIN_ABI;
-const hm_place hm_plugin_place = HM_CUDA;
-#define OP(name) hm_status hm_plugin_##name(const hm_##name##_args *a)
-OP(rms_norm);
-OP(fused_add_rms_norm);
-OP(layer_norm);
-OP(rotary_embedding);
-OP(concat_mla_q);
-OP(silu_and_mul);
-OP(indexer_k_quant_and_cache);
-OP(cp_gather_indexer_k_quant_cache);
-OP(top_k_per_row);
-}
+#include "device_faults.cuh"
 
 namespace {
-
-using bf16 = __nv_bfloat16;
-constexpr int THREADS = 256;
-
-int fault_asked_for() {
-    static const char *const names[] = {
-#define FAULT_NAME(name) #name,
-        FAULTS(FAULT_NAME)
-#undef FAULT_NAME
-    };
-    const char *asked = getenv("DEVICE_FAULT");
-    for (int i = 0; i < FAULT_COUNT; i++)
-        if (!strcmp(asked ? asked : "RIGHT", names[i])) return i;
-    return -1;
-}
-
-hm_status launched() { return cudaGetLastError() == cudaSuccess ? HM_OK : HM_INTERNAL; }
-
-bool rows_of(const hm_tensor &t, int ndim, hm_dtype dtype) {
-    return t.dtype == dtype && t.ndim == ndim && t.stride[ndim - 1] == 1 && t.shape[0] > 0;
-}
-
-__device__ float in_bf16(float v) { return __bfloat162float(__float2bfloat16_rn(v)); }
-
-/* ---- the norms ---- */
-
-__device__ float sum_of_block(float v, int fault) {
-    __shared__ float part[THREADS];
-    part[threadIdx.x] = v;
-    __syncthreads();
-    for (int half = THREADS / 2; half; half /= 2) {
-        if (threadIdx.x < half) {
-            float sum = part[threadIdx.x] + part[threadIdx.x + half];
-            part[threadIdx.x] = fault == SUM_IN_BF16 ? in_bf16(sum) : sum;
-        }
-        if (fault == NO_BARRIER && half <= 16) __syncwarp();
-        else __syncthreads();
-    }
-    float sum = part[0];
-    __syncthreads();
-    return sum;
-}
-
-struct norm_call {
-    const bf16 *x, *residual, *weight;
-    bf16 *out, *residual_out;
-    int64_t n, x_stride, out_stride, residual_stride, residual_out_stride;
-    float eps;
-    bool norm_first, one_plus, unrounded;
-    int fault;
-};
-
-__device__ int calls_so_far;
-
-__device__ float read(const norm_call &c, const bf16 *x, const bf16 *residual, int64_t i) {
-    float v = __bfloat162float(x[i]);
-    if (!residual) return v;
-    v += __bfloat162float(residual[i]);
-    return c.unrounded != (c.fault == READS_UNROUNDED) ? v : in_bf16(v);
-}
-
-__global__ void norm(norm_call c) {
-    const int64_t row = blockIdx.x, n = c.fault == TAIL_MISSED ? c.n / 32 * 32 : c.n;
-    const bf16 *x = c.x + (c.fault == INT32_OFFSET ? (int)row * (int)c.x_stride : row * c.x_stride);
-    const bf16 *residual = c.residual ? c.residual + row * c.residual_stride : nullptr;
-    bf16 *out = c.out + row * c.out_stride;
-    float sum = 0, eps = c.fault == EPS_FIXED ? 1e-5f : c.eps;
-    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
-        float v = read(c, x, residual, i);
-        sum += v * v;
-        if (c.fault == SUM_IN_BF16) sum = in_bf16(sum);
-    }
-    sum = sum_of_block(sum, c.fault);
-    float rs = c.fault == EPS_OUTSIDE_ROOT ? 1 / (sqrtf(sum / c.n) + eps) : 1 / sqrtf(sum / c.n + eps);
-    if (c.fault == ROOT_OF_8_BITS) rs = in_bf16(rs);
-    if (c.fault == ONE_BATCH && gridDim.x == 777) rs *= 1.01f;
-    if (c.fault == RUN_DEPENDENT) rs = __uint_as_float(__float_as_uint(rs) + calls_so_far % 16 * 4);
-    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
-        float v = read(c, x, residual, i), w = c.weight ? __bfloat162float(c.weight[i]) : 1;
-        if (residual && c.fault != RESIDUAL_NOT_WRITTEN) {
-            float stored = __bfloat162float(x[i]) + __bfloat162float(residual[i]);
-            if (c.fault == RESIDUAL_AS_F32) ((float *)c.residual_out)[row * c.residual_out_stride + i] = stored;
-            else c.residual_out[row * c.residual_out_stride + i] = __float2bfloat16_rn(stored);
-        }
-        if (c.one_plus) w = c.fault == ONE_PLUS_IN_BF16 ? in_bf16(1 + w) : 1 + w;
-        v *= rs;
-        if (c.norm_first != (c.fault == ROUNDED_BEFORE_WEIGHT)) v = in_bf16(v);
-        v *= w;
-        out[i] = c.fault == TRUNCATED ? __float2bfloat16_rz(v) : __float2bfloat16_rn(v);
-    }
-}
-
-__global__ void count_call() { calls_so_far++; }
-
-hm_status run_norm(norm_call c, int64_t rows, void *stream) {
-    c.fault = fault_asked_for();
-    if (c.fault < 0) return HM_INTERNAL;
-    count_call<<<1, 1, 0, (cudaStream_t)stream>>>();
-    norm<<<(unsigned)rows, THREADS, 0, (cudaStream_t)stream>>>(c);
-    return launched();
-}
-
-__global__ void centred(const float *x, float *out, int64_t n, int64_t x_stride, int64_t out_stride, float eps,
-                        int fault) {
-    x += blockIdx.x * x_stride, out += blockIdx.x * out_stride;
-    float sum = 0, squares = 0;
-    for (int64_t i = threadIdx.x; i < n; i += THREADS) sum += x[i];
-    float mean = sum_of_block(sum, fault) / n;
-    const int64_t lanes = fault == MASKED_LANES_COUNTED ? (n + THREADS - 1) / THREADS * THREADS : n;
-    for (int64_t i = threadIdx.x; i < lanes; i += THREADS) {
-        float v = (i < n ? x[i] : 0) - mean;
-        squares += v * v;
-    }
-    float variance = sum_of_block(squares, fault) / n;
-    float rs = 1 / sqrtf(variance + eps);
-    for (int64_t i = threadIdx.x; i < n; i += THREADS) out[i] = (x[i] - mean) * rs;
-}
 
 /* ---- rotary_embedding ---- */
 
@@ -338,40 +175,6 @@ __global__ void rank_all(const float *logits, int64_t row_stride, const int32_t 
 }
 
 } // namespace
-
-OP(rms_norm) {
-    if (!rows_of(a->x, 2, HM_BF16) || a->variance_size || a->out.stride[1] != 1 ||
-        (a->weight.dtype && (a->weight.dtype != HM_BF16 || a->weight.stride[0] != 1)))
-        return HM_UNSUPPORTED;
-    norm_call c = {};
-    c.x = (const bf16 *)a->x.data, c.out = (bf16 *)a->out.data;
-    c.weight = a->weight.dtype ? (const bf16 *)a->weight.data : nullptr;
-    c.n = a->x.shape[1], c.x_stride = a->x.stride[0], c.out_stride = a->out.stride[0], c.eps = (float)a->eps;
-    c.norm_first = c.weight && a->round == HM_ROUND_NORM_FIRST;
-    c.one_plus = c.weight && a->weight_form == HM_WEIGHT_ONE_PLUS;
-    return run_norm(c, a->x.shape[0], a->stream);
-}
-
-OP(fused_add_rms_norm) {
-    if (!rows_of(a->x, 2, HM_BF16) || !rows_of(a->residual, 2, HM_BF16) || a->variance_size || a->weight.dtype ||
-        a->out.stride[1] != 1 || a->residual_out.stride[1] != 1)
-        return HM_UNSUPPORTED;
-    norm_call c = {};
-    c.x = (const bf16 *)a->x.data, c.out = (bf16 *)a->out.data, c.residual = (const bf16 *)a->residual.data;
-    c.residual_out = (bf16 *)a->residual_out.data;
-    c.n = a->x.shape[1], c.x_stride = a->x.stride[0], c.out_stride = a->out.stride[0], c.eps = (float)a->eps;
-    c.residual_stride = a->residual.stride[0], c.residual_out_stride = a->residual_out.stride[0];
-    c.unrounded = a->residual_read == HM_READ_UNROUNDED;
-    return run_norm(c, a->x.shape[0], a->stream);
-}
-
-OP(layer_norm) {
-    if (!rows_of(a->x, 2, HM_F32) || a->weight.dtype || a->bias.dtype || a->out.stride[1] != 1) return HM_UNSUPPORTED;
-    centred<<<(unsigned)a->x.shape[0], THREADS, 0, (cudaStream_t)a->stream>>>(
-        (const float *)a->x.data, (float *)a->out.data, a->x.shape[1], a->x.stride[0], a->out.stride[0], (float)a->eps,
-        fault_asked_for());
-    return launched();
-}
 
 OP(rotary_embedding) {
     const hm_tensor &q = a->query, &k = a->key;

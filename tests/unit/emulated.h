@@ -1,4 +1,4 @@
-/* emulated.h: a device made of host memory. Addresses that have no memory behind them fault, as they do on a real one. */
+/* emulated.h: a device made of host memory. Addresses that have no memory behind them fault, as on a real one. */
 #ifndef EMULATED_H
 #define EMULATED_H
 

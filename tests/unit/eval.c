@@ -73,7 +73,7 @@ Test(eval, an_abort_is_told) { expect_end("aborts", HM_EVAL_DIED, "killed by SIG
 Test(eval, an_exit_is_told) { expect_end("exits", HM_EVAL_DIED, "called exit(0) in rms_norm (p0.l0.attn_norm)"); }
 Test(eval, silence_is_told) { expect_end("loops", HM_EVAL_DIED, "no answer in 2 s in rms_norm (p0.l0.attn_norm)"); }
 
-/* ---- a device ----------------------------------------------------------------------------------------------------- */
+/* ---- a device --------------------------------------------------------------------------------------------------- */
 
 Test(eval, on_a_device_as_on_the_host) {
     hm_eval_result host = run(plugin("model_ops"), HM_EVAL_TIMEOUT),
