@@ -112,12 +112,12 @@ __global__ void __launch_bounds__(FEW_THREADS) linear_fma_rows(const __grid_cons
 #pragma unroll
             for (int f = 0; f < FEW_FEATURES; f++)
                 if (k < p.in && f < features)
-                    read_segment((const W *)p.weight + (feature0 + f) * p.weight_row, k, p.in, p.weight_step, p.split,
+                    read_segment((const W *)p.weight + (feature0 + f) * p.weight_row, k, p.in, p.weight_step, p.weight_close,
                                  b[f]);
 #pragma unroll 2
             for (int r = 0; r < rows; r++) {
                 if (k < p.in)
-                    read_segment((const X *)p.x + row_offset(p.x_rows, row0 + r), k, p.in, p.x_step, p.out_wide, a);
+                    read_segment((const X *)p.x + row_offset(p.x_rows, row0 + r), k, p.in, p.x_step, p.x_close, a);
 #pragma unroll
                 for (int f = 0; f < FEW_FEATURES; f++) {
                     float sum = 0.0f;

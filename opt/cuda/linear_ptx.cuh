@@ -1,64 +1,12 @@
-/* linear_ptx.cuh: what compute capability 9.0a has for matrix products: barriers in shared memory, bulk copies of tiles,
- * products of warpgroups. */
+/* linear_ptx.cuh: what compute capability 9.0a has for matrix products: copies of tiles, products of warpgroups. */
 #ifndef HM_CUDA_LINEAR_PTX_CUH
 #define HM_CUDA_LINEAR_PTX_CUH
 
 #include <cuda.h>
 
-#include "cluster.cuh"
-#include "common.cuh"
+#include "sm90.cuh"
 
 namespace hm {
-
-__device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
-/* ---- barriers ---------------------------------------------------------------------------------------------------- */
-
-__device__ __forceinline__ void barrier_init(uint64_t *b, uint32_t count) {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(count) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(uint64_t *b) {
-    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
-}
-/* On the barrier at the same place in block `rank` of the cluster. */
-__device__ __forceinline__ void barrier_arrive_at(uint64_t *b, uint32_t rank) {
-    asm volatile(
-        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(b)),
-        "r"(rank)
-        : "memory");
-}
-/* Arrives, and so many bytes are to come before the phase ends. */
-__device__ __forceinline__ void barrier_expect(uint64_t *b, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
-}
-/* Until the phase of this parity has ended. Neither this nor what arrives has the scope of a cluster, whose fences take
- * a microsecond: what is handed over was read or written by bulk copies and products, which barriers order by themselves. */
-__device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
-    uint32_t done;
-#ifdef HM_BOUNDED
-    uint32_t tries = 0;
-#endif
-    do {
-        asm volatile(
-            "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-            "selp.b32 %0, 1, 0, p;\n}"
-            : "=r"(done)
-            : "r"(shared_address(b)), "r"(parity)
-            : "memory");
-#ifdef HM_BOUNDED
-        if (++tries > 1000000) asm volatile("trap;");
-#endif
-    } while (!done);
-}
-
-/* What was written to shared memory is visible to bulk copies and to products. */
-__device__ __forceinline__ void fence_for_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
-/* Of `count` threads, a whole number of warps. */
-__device__ __forceinline__ void sync_some(int id, int count) {
-    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(count) : "memory");
-}
 
 /* ---- copies ------------------------------------------------------------------------------------------------------ */
 

@@ -9,8 +9,8 @@
  *   3. What was collected, in any order, is sorted: buckets of equal width by value, then within each bucket by
  *      comparing; if a bucket is full (values that are far apart), all of it by a bitonic sort.
  * k above MOST is done MOST at a time: each round takes what ranks behind the round before. */
-#include "cluster.cuh"
 #include "common.cuh"
+#include "sm90.cuh"
 
 extern "C" {
 #include "../../op/top_k_per_row.h"
@@ -73,6 +73,23 @@ struct buckets {
         if (key < 0x00800000u) return BINS - 1;
         const int at = (int)__fmul_rn(__fmul_rn(value_of(key), 0.5f) - low, scale);
         return (uint32_t)(at < BINS - 1 ? BINS - 1 - at : 0);
+    }
+};
+
+/* A row's elements from head to end, copied to shared memory CHUNK at a time, AHEAD of them under way. */
+enum { CHUNK = 8192, AHEAD = 2 };
+struct ahead {
+    float *ring;
+    uint64_t *full; /* [AHEAD] */
+    uint32_t head, end;
+    int stage;
+    uint32_t parity;
+    /* The chunk, if there are so many, to a stage. */
+    __device__ __forceinline__ void copy(const window &w, uint32_t chunk, int at) const {
+        if ((uint64_t)head + (uint64_t)chunk * CHUNK >= end) return;
+        const uint32_t from = head + chunk * CHUNK, bytes = min(end - from, (uint32_t)CHUNK) * 4;
+        hm::barrier_expect(&full[at], bytes);
+        hm::copy_bytes(ring + at * CHUNK, w.v + from, bytes, &full[at]);
     }
 };
 
@@ -275,6 +292,53 @@ struct block {
         look_up(s, w);
     }
 
+    /* The same; neighbours, of which copies run ahead, also of what comes before this. */
+    static __device__ __forceinline__ void start_ahead(ahead &a, const window &w) {
+        a.head = (uint32_t)(-(intptr_t)w.v >> 2) & 3u;
+        a.head = a.head < w.n ? a.head : w.n;
+        a.end = a.head + (w.n - a.head) / 4 * 4;
+        if (threadIdx.x == 0)
+            for (uint32_t i = 0; i < AHEAD; i++) a.copy(w, i, (a.stage + i) % AHEAD);
+    }
+    static __device__ __forceinline__ void collect_ahead(shared &s, const window &w, float bar, ahead &a) {
+        constexpr int QUADS = CHUNK / 4 / THREADS;
+        uint32_t chunk = 0;
+        for (uint32_t base = a.head; base < a.end; base += CHUNK, chunk++) {
+            const uint32_t quads = min(a.end - base, (uint32_t)CHUNK) / 4;
+            const float *from = a.ring + a.stage * CHUNK;
+            uint32_t chosen = 0;
+            hm::barrier_wait(&a.full[a.stage], a.parity);
+#pragma unroll
+            for (int j = 0; j < QUADS; j++) {
+                const uint32_t i = j * THREADS + threadIdx.x;
+                if (i >= quads) continue;
+                const float4 v = ((const float4 *)from)[i];
+                chosen |= (uint32_t)(!(v.x < bar) | !(v.y < bar) << 1 | !(v.z < bar) << 2 | !(v.w < bar) << 3) << 4 * j;
+            }
+            if (*(volatile uint32_t *)&s.count > CAPACITY) chosen = 0;
+            if (__any_sync(~0u, chosen)) {
+                uint32_t at = place_of(s, chosen);
+                for (; chosen; chosen &= chosen - 1, at++) {
+                    const int j = __ffs((int)chosen) - 1;
+                    const uint32_t i = 4 * (j / 4 * THREADS + threadIdx.x) + j % 4;
+                    if (at < CAPACITY) s.rank[at] = rank_of(key_of(from[i]), base + i);
+                }
+            }
+            __syncthreads();
+            if (threadIdx.x == 0) a.copy(w, chunk + AHEAD, a.stage);
+            if (++a.stage == AHEAD) a.stage = 0, a.parity ^= 1;
+        }
+        if (threadIdx.x < 32) { /* at most three at each end */
+            const uint32_t i = threadIdx.x < a.head ? threadIdx.x : a.end + threadIdx.x - a.head;
+            const bool take = i < w.n && !(w.v[i] < bar);
+            if (__any_sync(~0u, take)) {
+                const uint32_t at = place_of(s, take);
+                if (take && at < CAPACITY) s.rank[at] = rank_of(key_of(w.v[i]), i);
+            }
+        }
+        __syncthreads();
+    }
+
     /* The k largest ranks up to `most`, and a few more where there is room. */
     template <int N, bool CLOSE>
     static __device__ __forceinline__ void collect_counting(shared &s, const window &w, uint32_t k, uint64_t most) {
@@ -424,9 +488,17 @@ __device__ __forceinline__ bool window_of(const params &p, int64_t row, window *
 #include "top_k_cluster.cuh"
 
 /* N: elements that a thread reads at a time; BLOCKS: that share a multiprocessor. */
-template <int THREADS, int N, bool CLOSE, int BLOCKS>
+template <int THREADS, int N, bool CLOSE, int BLOCKS, bool COPY = false>
 __global__ void __launch_bounds__(THREADS, BLOCKS) select(const __grid_constant__ params p) {
     __shared__ shared s;
+#if __CUDA_ARCH__ >= 900
+    extern __shared__ __align__(16) float ring[];
+    __shared__ uint64_t full[AHEAD];
+    ahead a = {ring, full, 0, 0, 0, 0};
+    if (COPY && threadIdx.x == 0)
+        for (int i = 0; i < AHEAD; i++) hm::barrier_init(&full[i], 1);
+    if (COPY) __syncthreads();
+#endif
     hm::wait_for_previous();
     hm::let_next_start();
     for (int64_t row = blockIdx.x; row < p.row_count; row += gridDim.x) {
@@ -443,9 +515,15 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) select(const __grid_constant_
             const uint32_t now = k - done < each ? k - done : each;
             float bar = __uint_as_float(0x7fffffffu);
             if (threadIdx.x == 0) s.count = 0;
+#if __CUDA_ARCH__ >= 900
+            if (COPY && done == 0) block<THREADS>::start_ahead(a, w);
+#endif
             if (done == 0 && w.n > CAPACITY) bar = value_of(block<THREADS>::bar_of(s, w, now));
             __syncthreads();
-            if (done == 0) block<THREADS>::template collect_above<N, CLOSE>(s, w, bar);
+#if __CUDA_ARCH__ >= 900
+            if (COPY && done == 0) block<THREADS>::collect_ahead(s, w, bar, a);
+#endif
+            if (!COPY && done == 0) block<THREADS>::template collect_above<N, CLOSE>(s, w, bar);
             const uint32_t count = s.count;
             __syncthreads();
             if (done > 0 || count < now || count > CAPACITY)
@@ -481,10 +559,13 @@ extern "C" hm_status hm_top_k_per_row_cuda(const hm_top_k_per_row_args *args) {
         return hm::launch(op, select_cluster<512, 8>, p.row_count * cluster, dim3(512), 0, a.stream, p, cluster);
     if (v == 2 && cluster > 1 && p.step == 1 && p.k <= MOST)
         return hm::launch(op, select_cluster<1024, 8>, p.row_count * cluster, dim3(1024), 0, a.stream, p, cluster);
-    if (v == 3) return hm::launch(op, select<512, 8, true, 3>, p.row_count, dim3(512), 0, a.stream, p);
-    if (v == 4) return hm::launch(op, select<256, 16, true, 4>, p.row_count, dim3(256), 0, a.stream, p);
-    if (v == 5) return hm::launch(op, select<256, 16, true, 5>, p.row_count, dim3(256), 0, a.stream, p);
-    if (v == 6) return hm::launch(op, select<384, 8, true, 4>, p.row_count, dim3(384), 0, a.stream, p);
+    const size_t ring = (size_t)AHEAD * CHUNK * 4;
+    cudaFuncSetAttribute((const void *)select<512, 16, true, 2, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, ring);
+    cudaFuncSetAttribute((const void *)select<1024, 16, true, 1, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, ring);
+    cudaFuncSetAttribute((const void *)select<512, 8, true, 2, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, ring);
+    if (v == 3) return hm::launch(op, select<512, 16, true, 2, true>, p.row_count, dim3(512), ring, a.stream, p);
+    if (v == 4) return hm::launch(op, select<1024, 16, true, 1, true>, p.row_count, dim3(1024), ring, a.stream, p);
+    if (v == 5) return hm::launch(op, select<512, 8, true, 2, true>, p.row_count, dim3(512), ring, a.stream, p);
 #else
     if (cluster > 1 && p.step == 1 && p.k <= MOST && hm_cuda_is_90((const void *)select_cluster<512, 8>))
         return hm::launch(op, select_cluster<512, 8>, p.row_count * cluster, dim3(512), 0, a.stream, p, cluster);
