@@ -38,8 +38,6 @@ struct shared {
     uint32_t warp[32];
     uint32_t count, low, high; /* collected; keys of the least and the largest of finite values */
     uint32_t digit, before;    /* found by find_bin: the bin, and how many lie above it */
-    uint32_t in_digit;         /* how many are in it, by a cluster */
-    uint32_t range[8], top[8]; /* of each block of a cluster: what its share of the bins holds, 1 + its topmost bin */
 };
 
 /* As ref has it: -0 and +0 are one, NaN is above all. */
@@ -192,7 +190,9 @@ struct block {
     /* ---- 1: a bar ------------------------------------------------------------------------------------------------ */
 
     /* The key at a sample's rank; runs of 32 elements from places that are equally far apart. To 22 bits, downward,
-     * or to 32 where more of the sample agree in these than there is room to spare for. */
+     * or to 32 where more of the sample agree in these than there is room to spare for. TOP: s.high becomes the largest
+     * key of a finite value in it. */
+    template <bool TOP = false>
     static __device__ __forceinline__ uint32_t bar_of(shared &s, const window &w, uint32_t k) {
         const uint32_t size = (w.n / 20 + 2047) / 2048 * 2048;
         const uint32_t runs = size / 32;
@@ -202,6 +202,8 @@ struct block {
         wanted = wanted ? wanted : 1;
         uint32_t *const held = (uint32_t *)s.rank; /* a sample of 8192 and less is read once */
         constexpr int EACH = 4096 / THREADS;
+        uint32_t top = 0;
+        if (TOP && threadIdx.x == 0) s.high = 0;
         for (int shift = 21; shift >= 0; shift -= shift == 21 ? 11 : 10) {
             const uint32_t known = shift == 21 ? 0 : shift == 10 ? ~0u << 21 : ~0u << 10;
             clear_bins(s);
@@ -217,10 +219,15 @@ struct block {
 #pragma unroll
                 for (int j = 0; j < EACH; j++) {
                     const bool live = base + j * THREADS < size;
+                    if (TOP && shift == 21 && live && key[j] < 0xff800000u) top = max(top, key[j]);
                     if (shift == 21 && size <= 2 * CAPACITY && live) held[base + j * THREADS] = key[j];
                     count_in(s, key[j] >> shift & (shift ? BINS - 1 : BINS / 2 - 1),
                              live && ((key[j] ^ prefix) & known) == 0);
                 }
+            }
+            if (TOP && shift == 21) {
+                top = __reduce_max_sync(~0u, top);
+                if (threadIdx.x % 32 == 0) atomicMax(&s.high, top);
             }
             __syncthreads();
             find_bin(s, wanted);
@@ -518,7 +525,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) select(const __grid_constant_
 #if __CUDA_ARCH__ >= 900
             if (COPY && done == 0) block<THREADS>::start_ahead(a, w);
 #endif
-            if (done == 0 && w.n > CAPACITY) bar = value_of(block<THREADS>::bar_of(s, w, now));
+            if (done == 0 && w.n > CAPACITY) bar = value_of(block<THREADS>::template bar_of<>(s, w, now));
             __syncthreads();
 #if __CUDA_ARCH__ >= 900
             if (COPY && done == 0) block<THREADS>::collect_ahead(s, w, bar, a);
@@ -550,15 +557,16 @@ extern "C" hm_status hm_top_k_per_row_cuda(const hm_top_k_per_row_args *args) {
     p.start_step = a.row_starts.stride[0], p.end_step = a.row_ends.stride[0], p.len_step = a.seq_lens.stride[0];
     p.next_n = hm::divider_of(a.next_n), p.row_count = a.logits.shape[0];
     const int processors = hm_cuda_processors();
-    int cluster = 8;
-    while (cluster > 1 && p.row_count * cluster > processors) cluster /= 2;
 #ifdef TOPK_DEV
     extern int topk_variant;
     const int v = topk_variant;
-    if (v == 1 && cluster > 1 && p.step == 1 && p.k <= MOST)
-        return hm::launch(op, select_cluster<512, 8>, p.row_count * cluster, dim3(512), 0, a.stream, p, cluster);
-    if (v == 2 && cluster > 1 && p.step == 1 && p.k <= MOST)
-        return hm::launch(op, select_cluster<1024, 8>, p.row_count * cluster, dim3(1024), 0, a.stream, p, cluster);
+    const size_t gang_size = sizeof(gang<1024>::memory);
+    cudaFuncSetAttribute((const void *)select_cluster<1024>, cudaFuncAttributeMaxDynamicSharedMemorySize, gang_size);
+    cudaFuncSetAttribute((const void *)select_cluster<512>, cudaFuncAttributeMaxDynamicSharedMemorySize, gang_size);
+    if (v == 1 && p.step == 1 && p.k <= MOST)
+        return hm::launch(op, select_cluster<512>, p.row_count * 8, dim3(512), gang_size, a.stream, p, 8);
+    if (v == 2 && p.step == 1 && p.k <= MOST)
+        return hm::launch(op, select_cluster<1024>, p.row_count * 8, dim3(1024), gang_size, a.stream, p, 8);
     const size_t ring = (size_t)AHEAD * CHUNK * 4;
     cudaFuncSetAttribute((const void *)select<512, 16, true, 2, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, ring);
     cudaFuncSetAttribute((const void *)select<1024, 16, true, 1, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, ring);
@@ -566,9 +574,6 @@ extern "C" hm_status hm_top_k_per_row_cuda(const hm_top_k_per_row_args *args) {
     if (v == 3) return hm::launch(op, select<512, 16, true, 2, true>, p.row_count, dim3(512), ring, a.stream, p);
     if (v == 4) return hm::launch(op, select<1024, 16, true, 1, true>, p.row_count, dim3(1024), ring, a.stream, p);
     if (v == 5) return hm::launch(op, select<512, 8, true, 2, true>, p.row_count, dim3(512), ring, a.stream, p);
-#else
-    if (cluster > 1 && p.step == 1 && p.k <= MOST && hm_cuda_is_90((const void *)select_cluster<512, 8>))
-        return hm::launch(op, select_cluster<512, 8>, p.row_count * cluster, dim3(512), 0, a.stream, p, cluster);
 #endif
     const bool few = p.row_count <= processors; /* a multiprocessor for each */
     void (*kernel)(params) = p.step != 1 ? select<512, 8, false, 2>
