@@ -28,7 +28,7 @@ hm_status run_fma(const hm_linear_args &a, params &p) {
         return hm::launch(op, hm::linear_fma_rows<X, W>, p.row_tiles * p.feature_tiles,
                           dim3((unsigned)(threads < hm::FEW_THREADS ? threads : (int64_t)hm::FEW_THREADS)), 0, a.stream, p);
     }
-    p.row_tiles = over(p.rows, 64), p.feature_tiles = over(p.features, 64);
+    p.row_tiles = over(p.rows, hm::FMA_ROWS), p.feature_tiles = over(p.features, hm::FMA_FEATURES);
     return hm::launch(op, hm::linear_fma_tile<X, W>, p.row_tiles * p.feature_tiles, dim3(256), 0, a.stream, p);
 }
 
@@ -96,7 +96,7 @@ hm_status run_tiles(const hm_linear_args &a, params &p) {
     using shape = hm::tile_shape<T, GROUPS, ROWS, STEPS, STAGES, true>;
     p.feature_tiles = over(p.features, shape::FEATURES), p.row_tiles = over(p.rows, ROWS);
     const int64_t tiles = p.row_tiles * p.feature_tiles;
-    if (tiles * p.cluster > (GROUPS == 2 ? 2 : 4) * hm_cuda_processors()) p.cluster = 1; /* a block has all slices */
+    if (GROUPS == 2 && tiles * p.cluster > 2 * hm_cuda_processors()) p.cluster = 1; /* a block has all slices */
     if (!map_operands(a, p, ROWS, shape::FEATURES)) return HM_INTERNAL;
     return launch_shared(hm::linear_tiles<T, GROUPS, ROWS, STEPS, STAGES, true>, tiles * p.cluster, shape::THREADS,
                          shape::SHARED, p.cluster, a.stream, p);
@@ -130,8 +130,8 @@ hm_status run_tensor_cores(const hm_linear_args &a, params &p) {
     if (p.rows <= 8) return run_tiles<T, 1, 8, 2, 6>(a, p);
     if (p.rows <= 16) return run_tiles<T, 1, 16, 2, 5>(a, p);
     if (p.rows <= 32) return run_tiles<T, 1, 32, 2, 4>(a, p);
-    if (p.rows <= 64 || (p.rows <= 256 && p.cluster > 1)) return run_tiles<T, 1, 64, 1, 6>(a, p);
-    if (p.rows <= 128) return run_tiles<T, 1, 128, 1, 6>(a, p);
+    if (p.rows <= 64) return run_tiles<T, 1, 64, 1, 6>(a, p);
+    if (p.rows <= 128 || (p.rows <= 256 && p.cluster > 1)) return run_tiles<T, 1, 128, 1, 4>(a, p);
     p.row_tiles = over(p.rows, 256), p.feature_tiles = over(p.features, 256);
     const bool full = 8 * p.row_tiles * p.feature_tiles >= 3 * hm_cuda_processors();
     return p.slices == 1 && full ? run_wide<T>(a, p) : run_tiles<T, 2, 128, 1, 6>(a, p);

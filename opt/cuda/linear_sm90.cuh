@@ -75,9 +75,10 @@ __device__ __forceinline__ void store_eight(const linear_params &p, int64_t row_
 }
 
 template <typename T, int GROUPS, int ROWS, int STEPS, int STAGES, bool BOXES>
-__global__ void __launch_bounds__(128 + 128 * GROUPS, ROWS <= 64 && GROUPS == 1 ? 2 : 1)
+__global__ void __launch_bounds__(128 + 128 * GROUPS, GROUPS == 1 ? 2 : 1)
     linear_tiles(const __grid_constant__ linear_params p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    constexpr bool ALL = GROUPS == 2 || !BOXES; /* a block may have all slices, else it has one */
     using shape = tile_shape<T, GROUPS, ROWS, STEPS, STAGES, BOXES>;
     __shared__ uint64_t full[STAGES], empty[STAGES];
     char *const stages = linear_shared();
@@ -126,9 +127,9 @@ __global__ void __launch_bounds__(128 + 128 * GROUPS, ROWS <= 64 && GROUPS == 1 
     } else {
         if (GROUPS == 2) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32;
-        float acc[ROWS / 2], total[ROWS / 2];
+        float acc[ROWS / 2], total[ALL ? ROWS / 2 : 1];
 #pragma unroll
-        for (int i = 0; i < ROWS / 2; i++) total[i] = acc[i] = 0.0f;
+        for (int i = 0; i < ROWS / 2; i++) acc[i] = 0.0f;
         for (int s = first; s < last; s++) {
             const int begin = s * p.slice, end = min(begin + p.slice, p.steps);
             ring before;
@@ -151,15 +152,16 @@ __global__ void __launch_bounds__(128 + 128 * GROUPS, ROWS <= 64 && GROUPS == 1 
             }
             products_wait<0>();
             if (begin < end && lane == 0) barrier_arrive(&empty[before.stage]);
+            if (ALL)
 #pragma unroll
-            for (int i = 0; i < ROWS / 2; i++) total[i] = s == first ? acc[i] : __fadd_rn(total[i], acc[i]);
+                for (int i = 0; i < ROWS / 2; i++) total[i] = s == first ? acc[i] : __fadd_rn(total[i], acc[i]);
         }
         sync_some(1, 128 * GROUPS); /* nobody reads the stages any more */
         float *const out = (float *)stages;
         const int m = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4, n = lane % 4 * 2;
 #pragma unroll
         for (int i = 0; i < ROWS / 2; i++)
-            out[(i / 4 * 8 + n + i % 2) * shape::PITCH + m + i % 4 / 2 * 8] = total[i];
+            out[(i / 4 * 8 + n + i % 2) * shape::PITCH + m + i % 4 / 2 * 8] = ALL ? total[i] : acc[i];
         if (p.cluster == 1) sync_some(1, 128 * GROUPS);
     }
     const float *const sums = (const float *)stages;
