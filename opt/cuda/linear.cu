@@ -1,5 +1,6 @@
 /* linear: 16-bit operands on the tensor cores (linear_sm90.cuh, linear_sm80.cuh), f32 operands by fused multiply-adds
- * (linear_fma.cuh). Each has one order of summation, whatever kernel the number of rows, strides and alignment choose. */
+ * (linear_fma.cuh). Each has one order of summation, whatever kernel the number of rows, strides and alignment
+ * choose. */
 #include "linear_fma.cuh"
 #include "linear_sm80.cuh"
 #include "linear_sm90.cuh"
@@ -26,7 +27,8 @@ hm_status run_fma(const hm_linear_args &a, params &p) {
         p.weight_close = p.weight_step == 1 && hm::aligned(a.weight, 16);
         p.x_close = p.x_step == 1 && hm::aligned(a.x, 16);
         return hm::launch(op, hm::linear_fma_rows<X, W>, p.row_tiles * p.feature_tiles,
-                          dim3((unsigned)(threads < hm::FEW_THREADS ? threads : (int64_t)hm::FEW_THREADS)), 0, a.stream, p);
+                          dim3((unsigned)(threads < hm::FEW_THREADS ? threads : (int64_t)hm::FEW_THREADS)), 0, a.stream,
+                          p);
     }
     p.row_tiles = over(p.rows, hm::FMA_ROWS), p.feature_tiles = over(p.features, hm::FMA_FEATURES);
     return hm::launch(op, hm::linear_fma_tile<X, W>, p.row_tiles * p.feature_tiles, dim3(256), 0, a.stream, p);
@@ -65,8 +67,7 @@ bool map_of(CUtensorMap *map, hm_dtype dtype, const void *data, int64_t count, i
 }
 
 bool map_operands(const hm_linear_args &a, params &p, int x_high, int weight_high) {
-    return p.x_rows.dims <= 1 &&
-           map_of(&p.x_map, a.x.dtype, p.x, p.rows, p.in, p.x_rows.stride[0], p.x_step, x_high) &&
+    return p.x_rows.dims <= 1 && map_of(&p.x_map, a.x.dtype, p.x, p.rows, p.in, p.x_rows.stride[0], p.x_step, x_high) &&
            map_of(&p.weight_map, a.x.dtype, p.weight, p.features, p.in, p.weight_row, p.weight_step, weight_high);
 }
 

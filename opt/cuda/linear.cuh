@@ -20,8 +20,8 @@ struct linear_params {
     int64_t rows, features, in;
     int64_t row_tiles, feature_tiles;
     int steps, slice, slices;         /* of k, of a slice, and how many of these */
-    int cluster;               /* blocks of a cluster: one for each slice; 1: a block takes all */
-    bool x_close, weight_close; /* linear_fma_rows: can be read 16 bytes at a time */
+    int cluster;                      /* blocks of a cluster: one for each slice; 1: a block takes all */
+    bool x_close, weight_close;       /* linear_fma_rows: can be read 16 bytes at a time */
     bool bias_f32, out_f32, out_wide; /* out_wide: 16 bytes can be written at a time */
 };
 

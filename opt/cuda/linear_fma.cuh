@@ -12,7 +12,8 @@ namespace hm {
 
 enum { SEGMENT = 16, GROUP = 16 * SEGMENT };
 
-/* SEGMENT elements of each of HIGH rows, from memory by way of registers to shared memory, where rows follow each other. */
+/* SEGMENT elements of each of HIGH rows, from memory by way of registers to shared memory, where rows follow each
+ * other. */
 template <typename T, int HIGH>
 struct fma_operand {
     enum { EACH = HIGH * SEGMENT / 256, PITCH = HIGH + 4 };
@@ -67,8 +68,7 @@ __global__ void __launch_bounds__(256, 2) linear_fma_tile(const __grid_constant_
 #pragma unroll
                 for (int i = 0; i < 8; i++)
 #pragma unroll
-                    for (int j = 0; j < 4; j++)
-                        segment[i][j] = __fmaf_rn(left[i], right[j], kk ? segment[i][j] : 0.0f);
+                    for (int j = 0; j < 4; j++) segment[i][j] = __fmaf_rn(left[i], right[j], kk ? segment[i][j] : 0.0f);
             }
             const bool end = (k + SEGMENT) % GROUP == 0 || k + SEGMENT >= p.in;
 #pragma unroll
@@ -128,8 +128,8 @@ __global__ void __launch_bounds__(FEW_THREADS) linear_fma_rows(const __grid_cons
 #pragma unroll
             for (int f = 0; f < FEW_FEATURES; f++)
                 if (k < p.in && f < features)
-                    read_segment((const W *)p.weight + (feature0 + f) * p.weight_row, k, p.in, p.weight_step, p.weight_close,
-                                 b[f]);
+                    read_segment((const W *)p.weight + (feature0 + f) * p.weight_row, k, p.in, p.weight_step,
+                                 p.weight_close, b[f]);
 #pragma unroll 2
             for (int r = 0; r < rows; r++) {
                 if (k < p.in)
@@ -154,7 +154,8 @@ __global__ void __launch_bounds__(FEW_THREADS) linear_fma_rows(const __grid_cons
             }
             __syncthreads();
             if (mine)
-                for (int g = 0; g < of_segments && base + g * GROUP < p.in; g++) total = __fadd_rn(total, groups[pair][g]);
+                for (int g = 0; g < of_segments && base + g * GROUP < p.in; g++)
+                    total = __fadd_rn(total, groups[pair][g]);
         }
         if (mine) linear_store<X>(p, row_offset(p.out_rows, row0 + row), feature0 + feature, total);
         __syncthreads();

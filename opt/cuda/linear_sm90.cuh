@@ -3,10 +3,11 @@
  * Order. k is cut into slices, whose number depends on the weight's shape alone. Within a slice products of 16 k at a
  * time are added to one accumulator in ascending order; the slices are then added in order, in f32, and the bias comes
  * last. Both kernels follow it, so that a row has the same bits in whatever number of rows.
- *   tiles  features are the 64 or 128 rows of a product and rows of x its columns, 8 and more. For few rows the blocks of
- *          a cluster take a slice each, for many a block takes all. Where operands can't be had as boxes, threads read
- *          them element by element.
- *   wide   128 x 256 for a block, two blocks to a cluster that share the weight; for one slice alone.
+ *   tiles  features are the 64 or 128 rows of a product, and rows of x its columns, 8 and more. Each block of a cluster
+ *          has a slice, or, where there are tiles enough, a block has all. Where operands can't be had as boxes, threads
+ *          read them element by element. (Blocks that share x by multicast were slower: 49 us instead of 37 for 64 rows
+ *          by 7168 x 7168.)
+ *   wide   128 x 256 a block, two blocks to a cluster that share the weight; for one slice alone.
  * In both a warpgroup reads ahead, and the others multiply. */
 #ifndef HM_CUDA_LINEAR_SM90_CUH
 #define HM_CUDA_LINEAR_SM90_CUH
@@ -87,8 +88,7 @@ __global__ void __launch_bounds__(128 + 128 * GROUPS, GROUPS == 1 ? 2 : 1)
     const int64_t row0 = row_tile * ROWS, feature0 = (tile - row_tile * p.feature_tiles) * shape::FEATURES;
     const int first = p.cluster > 1 ? rank : 0, last = p.cluster > 1 ? rank + 1 : p.slices;
     if (threadIdx.x == 0)
-        for (int i = 0; i < STAGES; i++)
-            barrier_init(&full[i], BOXES ? 1 : 128), barrier_init(&empty[i], 4 * GROUPS);
+        for (int i = 0; i < STAGES; i++) barrier_init(&full[i], BOXES ? 1 : 128), barrier_init(&empty[i], 4 * GROUPS);
     fence_for_async();
     __syncthreads();
     wait_for_previous();
@@ -113,12 +113,10 @@ __global__ void __launch_bounds__(128 + 128 * GROUPS, GROUPS == 1 ? 2 : 1)
                     } else {
                         const int64_t element = (int64_t)k * LINEAR_STEP;
                         read_tile<T>(weight, shape::FEATURES, p.features - feature0, p.in, element, p.weight_step,
-                                     p.weight_step != 1, [&](int row) {
-                                         return (const T *)p.weight + (feature0 + row) * p.weight_row;
-                                     });
-                        read_tile<T>(x, ROWS, p.rows - row0, p.in, element, p.x_step, p.x_step != 1, [&](int row) {
-                            return (const T *)p.x + row_offset(p.x_rows, row0 + row);
-                        });
+                                     p.weight_step != 1,
+                                     [&](int row) { return (const T *)p.weight + (feature0 + row) * p.weight_row; });
+                        read_tile<T>(x, ROWS, p.rows - row0, p.in, element, p.x_step, p.x_step != 1,
+                                     [&](int row) { return (const T *)p.x + row_offset(p.x_rows, row0 + row); });
                         fence_for_async();
                         barrier_arrive(filled);
                     }
@@ -169,7 +167,7 @@ __global__ void __launch_bounds__(128 + 128 * GROUPS, GROUPS == 1 ? 2 : 1)
     const int start = p.cluster > 1 ? rank * shape::THREADS + threadIdx.x : (int)threadIdx.x - 128;
     if (p.cluster > 1) cluster_sync();
     if (start >= 0)
-        for (int i = start; i < live; i += p.cluster > 1 ? p.cluster * shape::THREADS : 128 * GROUPS) {
+        for (int i = start; i<live; i += p.cluster> 1 ? p.cluster * shape::THREADS : 128 * GROUPS) {
             const int row = i / (shape::FEATURES / 8), m = i % (shape::FEATURES / 8) * 8;
             const float4 *const from = (const float4 *)&sums[row * shape::PITCH + m];
             float v[8];
@@ -313,8 +311,8 @@ __global__ void __launch_bounds__(384, 1) linear_wide(const __grid_constant__ li
             }
             products_wait<0>();
             if (lane < 2) barrier_arrive_at(&empty[before.stage], lane);
-            wide_store<T>(p, row + rank * 128 + group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4, feature,
-                          acc);
+            wide_store<T>(p, row + rank * 128 + group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4,
+                          feature, acc);
         }
     }
     cluster_wait(); /* others may still send to what is here */

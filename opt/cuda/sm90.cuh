@@ -1,5 +1,5 @@
-/* sm90.cuh: what compute capability 9.0 has beyond 8.0: clusters, whose blocks see each other's shared memory, and copies
- * that end at a barrier. */
+/* sm90.cuh: what compute capability 9.0 has beyond 8.0: clusters, whose blocks see each other's shared memory, and
+ * copies that end at a barrier. */
 #ifndef HM_CUDA_SM90_CUH
 #define HM_CUDA_SM90_CUH
 
@@ -59,7 +59,8 @@ __device__ __forceinline__ void barrier_expect(uint64_t *b, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
 }
 /* Until the phase of this parity has ended. Neither this nor what arrives has the scope of a cluster, whose fences take
- * a microsecond: what is handed over was read or written by bulk copies and products, which barriers order by themselves. */
+ * a microsecond: what is handed over was read or written by bulk copies and products, which barriers order by
+ * themselves. */
 __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
     uint32_t done;
 #ifdef HM_BOUNDED

@@ -1,11 +1,11 @@
 /* top_k_cluster.cuh: a row for a cluster of 8 blocks, where there are few rows; included by top_k_per_row.cu.
  *
  * All blocks find the same bar from the same sample, and so agree, without a word, on 8 ranges of value above it, one for
- * each block, the largest values for block 0. Each block reads every eighth piece of the row and sends what stands above the
- * bar to the block whose it is, then tells all how many it sent to each: what is sent ends at a barrier of the receiver, which
- * takes no fence (one of a cluster takes about a microsecond). From these numbers each block knows where its own results begin, and
- * sorts them in buckets of equal width. Were there too few in all, or too many for one block from another (ties, or values
- * far apart), block 0 does the row alone. */
+ * each block, the largest values for block 0. Each block reads every eighth piece of the row and sends what stands above
+ * the bar to the block whose it is, then tells all how many it sent to each. What is sent ends at a barrier of the
+ * receiver, which takes no fence (one of a cluster takes about a microsecond). From these numbers each block knows where
+ * its own results begin, and sorts them in buckets of equal width. Were there too few in all, or too many for one block
+ * from another (ties, or values far apart), block 0 does the row alone. */
 
 template <int THREADS>
 struct gang {
@@ -46,7 +46,8 @@ struct gang {
     }
 
     /* This block's part of the row; false: it did not work out, for any of the blocks. */
-    static __device__ __forceinline__ bool choose(memory &m, const params &p, const window &w, int32_t *out, uint32_t k) {
+    static __device__ __forceinline__ bool choose(memory &m, const params &p, const window &w, int32_t *out,
+                                                  uint32_t k) {
         shared &s = m.s;
         const uint32_t rank = hm::cluster_rank(), thread = threadIdx.x;
         if (thread < SIZE) m.to[thread] = 0;
@@ -126,8 +127,7 @@ struct gang {
         __syncthreads();
 #pragma unroll
         for (int j = 0; j < EACH; j++)
-            if (order[j] != UINT32_MAX)
-                s.rank[s.bin[bucket_of(b, (uint32_t)(r[j] >> 32)) % RANGE] + order[j]] = r[j];
+            if (order[j] != UINT32_MAX) s.rank[s.bin[bucket_of(b, (uint32_t)(r[j] >> 32)) % RANGE] + order[j]] = r[j];
         __syncthreads();
         for (uint32_t i = thread; i < mine && before < k; i += THREADS) {
             const uint64_t own = s.rank[i];

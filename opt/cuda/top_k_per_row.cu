@@ -82,13 +82,6 @@ struct ahead {
     uint32_t head, end;
     int stage;
     uint32_t parity;
-    /* The chunk, if there are so many, to a stage. */
-    __device__ __forceinline__ void copy(const window &w, uint32_t chunk, int at) const {
-        if ((uint64_t)head + (uint64_t)chunk * CHUNK >= end) return;
-        const uint32_t from = head + chunk * CHUNK, bytes = min(end - from, (uint32_t)CHUNK) * 4;
-        hm::barrier_expect(&full[at], bytes);
-        hm::copy_bytes(ring + at * CHUNK, w.v + from, bytes, &full[at]);
-    }
 };
 
 /* What a block of THREADS threads does; all of them call each function. */
@@ -200,29 +193,23 @@ struct block {
         uint32_t wanted = (uint32_t)((uint64_t)(k + CAPACITY) / 2 * size / w.n), prefix = 0;
         const uint32_t spare = (uint32_t)((uint64_t)(CAPACITY - k) / 8 * size / w.n);
         wanted = wanted ? wanted : 1;
-        uint32_t *const held = (uint32_t *)s.rank; /* a sample of 8192 and less is read once */
-        constexpr int EACH = 4096 / THREADS;
         uint32_t top = 0;
         if (TOP && threadIdx.x == 0) s.high = 0;
         for (int shift = 21; shift >= 0; shift -= shift == 21 ? 11 : 10) {
             const uint32_t known = shift == 21 ? 0 : shift == 10 ? ~0u << 21 : ~0u << 10;
             clear_bins(s);
             __syncthreads();
-            for (uint32_t base = threadIdx.x; base < size; base += 4096) {
-                uint32_t key[EACH];
+            for (uint32_t base = threadIdx.x; base < size; base += 2048) {
+                uint32_t key[2048 / THREADS];
 #pragma unroll
-                for (int j = 0; j < EACH; j++) {
+                for (int j = 0; j < 2048 / THREADS; j++) {
                     const uint32_t i = base + j * THREADS, at = (uint32_t)(i / 32 * apart >> 16) + i % 32;
-                    if (i < size)
-                        key[j] = shift < 21 && size <= 2 * CAPACITY ? held[i] : key_of(w.v[(int64_t)at * w.step]);
+                    key[j] = key_of(w.v[(int64_t)at * w.step]);
                 }
 #pragma unroll
-                for (int j = 0; j < EACH; j++) {
-                    const bool live = base + j * THREADS < size;
-                    if (TOP && shift == 21 && live && key[j] < 0xff800000u) top = max(top, key[j]);
-                    if (shift == 21 && size <= 2 * CAPACITY && live) held[base + j * THREADS] = key[j];
-                    count_in(s, key[j] >> shift & (shift ? BINS - 1 : BINS / 2 - 1),
-                             live && ((key[j] ^ prefix) & known) == 0);
+                for (int j = 0; j < 2048 / THREADS; j++) {
+                    if (TOP && shift == 21 && key[j] < 0xff800000u) top = max(top, key[j]);
+                    count_in(s, key[j] >> shift & (shift ? BINS - 1 : BINS / 2 - 1), ((key[j] ^ prefix) & known) == 0);
                 }
             }
             if (TOP && shift == 21) {
@@ -299,13 +286,21 @@ struct block {
         look_up(s, w);
     }
 
+    /* The chunk, if there are so many, to a stage. */
+    static __device__ __forceinline__ void copy_ahead(const ahead &a, const window &w, uint32_t chunk, int at) {
+        if ((uint64_t)a.head + (uint64_t)chunk * CHUNK >= a.end) return;
+        const uint32_t from = a.head + chunk * CHUNK, bytes = min(a.end - from, (uint32_t)CHUNK) * 4;
+        hm::barrier_expect(&a.full[at], bytes);
+        hm::copy_bytes(a.ring + at * CHUNK, w.v + from, bytes, &a.full[at]);
+    }
+
     /* The same; neighbours, of which copies run ahead, also of what comes before this. */
     static __device__ __forceinline__ void start_ahead(ahead &a, const window &w) {
         a.head = (uint32_t)(-(intptr_t)w.v >> 2) & 3u;
         a.head = a.head < w.n ? a.head : w.n;
         a.end = a.head + (w.n - a.head) / 4 * 4;
         if (threadIdx.x == 0)
-            for (uint32_t i = 0; i < AHEAD; i++) a.copy(w, i, (a.stage + i) % AHEAD);
+            for (uint32_t i = 0; i < AHEAD; i++) copy_ahead(a, w, i, (a.stage + i) % AHEAD);
     }
     static __device__ __forceinline__ void collect_ahead(shared &s, const window &w, float bar, ahead &a) {
         constexpr int QUADS = CHUNK / 4 / THREADS;
@@ -332,7 +327,7 @@ struct block {
                 }
             }
             __syncthreads();
-            if (threadIdx.x == 0) a.copy(w, chunk + AHEAD, a.stage);
+            if (threadIdx.x == 0) copy_ahead(a, w, chunk + AHEAD, a.stage);
             if (++a.stage == AHEAD) a.stage = 0, a.parity ^= 1;
         }
         if (threadIdx.x < 32) { /* at most three at each end */
@@ -568,9 +563,12 @@ extern "C" hm_status hm_top_k_per_row_cuda(const hm_top_k_per_row_args *args) {
     if (v == 2 && p.step == 1 && p.k <= MOST)
         return hm::launch(op, select_cluster<1024>, p.row_count * 8, dim3(1024), gang_size, a.stream, p, 8);
     const size_t ring = (size_t)AHEAD * CHUNK * 4;
-    cudaFuncSetAttribute((const void *)select<512, 16, true, 2, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, ring);
-    cudaFuncSetAttribute((const void *)select<1024, 16, true, 1, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, ring);
-    cudaFuncSetAttribute((const void *)select<512, 8, true, 2, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, ring);
+    cudaFuncSetAttribute((const void *)select<512, 16, true, 2, true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         ring);
+    cudaFuncSetAttribute((const void *)select<1024, 16, true, 1, true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         ring);
+    cudaFuncSetAttribute((const void *)select<512, 8, true, 2, true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         ring);
     if (v == 3) return hm::launch(op, select<512, 16, true, 2, true>, p.row_count, dim3(512), ring, a.stream, p);
     if (v == 4) return hm::launch(op, select<1024, 16, true, 1, true>, p.row_count, dim3(1024), ring, a.stream, p);
     if (v == 5) return hm::launch(op, select<512, 8, true, 2, true>, p.row_count, dim3(512), ring, a.stream, p);
