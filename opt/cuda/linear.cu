@@ -84,31 +84,24 @@ void cut(params &p) {
     p.slices = p.steps ? (int)over(p.steps, p.slice) : 1;
 }
 
-template <typename P>
-hm_status launch_shared(void (*kernel)(P), int64_t blocks, int threads, int shared, int cluster, void *stream, P &p) {
-    cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-    if (e) return hm_cuda_status(op, e);
-    return hm::launch(op, kernel, blocks, dim3(threads), (size_t)shared, stream, p, cluster);
-}
-
-/* boxes: can they be had? */
 template <typename T, int GROUPS, int ROWS, int STEPS, int STAGES>
 hm_status run_tiles(const hm_linear_args &a, params &p) {
     using shape = hm::tile_shape<T, GROUPS, ROWS, STEPS, STAGES, true>;
     p.feature_tiles = over(p.features, shape::FEATURES), p.row_tiles = over(p.rows, ROWS);
     const int64_t tiles = p.row_tiles * p.feature_tiles;
     if (GROUPS == 2 && tiles * p.cluster > 2 * hm_cuda_processors()) p.cluster = 1; /* a block has all slices */
-    if (!map_operands(a, p, ROWS, shape::FEATURES)) return HM_INTERNAL;
-    return launch_shared(hm::linear_tiles<T, GROUPS, ROWS, STEPS, STAGES, true>, tiles * p.cluster, shape::THREADS,
-                         shape::SHARED, p.cluster, a.stream, p);
+    if (!map_operands(a, p, ROWS, shape::FEATURES)) return hm_fail(HM_INTERNAL, "%s: a tensor map was refused", op);
+    return hm::launch(op, hm::linear_tiles<T, GROUPS, ROWS, STEPS, STAGES, true>, tiles * p.cluster,
+                      dim3(shape::THREADS), shape::SHARED, a.stream, p, p.cluster);
 }
 
 template <typename T>
 hm_status run_wide(const hm_linear_args &a, params &p) {
     const int64_t pairs = p.row_tiles * p.feature_tiles, most = hm_cuda_processors() / 2;
-    if (!map_operands(a, p, 128, 128)) return HM_INTERNAL;
+    if (!map_operands(a, p, 128, 128)) return hm_fail(HM_INTERNAL, "%s: a tensor map was refused", op);
     p.cluster = 2;
-    return launch_shared(hm::linear_wide<T>, 2 * (pairs < most ? pairs : most), 384, hm::WIDE_SHARED, 2, a.stream, p);
+    return hm::launch(op, hm::linear_wide<T>, 2 * (pairs < most ? pairs : most), dim3(384), hm::WIDE_SHARED, a.stream,
+                      p, 2);
 }
 
 template <typename T>
@@ -116,8 +109,8 @@ hm_status run_threads(const hm_linear_args &a, params &p) {
     using shape = hm::tile_shape<T, 1, 64, 1, 6, false>;
     p.cluster = 1;
     p.row_tiles = over(p.rows, 64), p.feature_tiles = over(p.features, 64);
-    return launch_shared(hm::linear_tiles<T, 1, 64, 1, 6, false>, p.row_tiles * p.feature_tiles, shape::THREADS,
-                         shape::SHARED, 1, a.stream, p);
+    return hm::launch(op, hm::linear_tiles<T, 1, 64, 1, 6, false>, p.row_tiles * p.feature_tiles, dim3(shape::THREADS),
+                      shape::SHARED, a.stream, p);
 }
 
 template <typename T>
@@ -126,6 +119,7 @@ hm_status run_tensor_cores(const hm_linear_args &a, params &p) {
         p.row_tiles = over(p.rows, 64), p.feature_tiles = over(p.features, 64);
         return hm::launch(op, hm::linear_mma<T>, p.row_tiles * p.feature_tiles, dim3(128), 0, a.stream, p);
     }
+    if (p.in >= INT64_C(1) << 36) return hm_fail(HM_UNSUPPORTED, "%s: cuda takes rows of less than 2^36 elements", op);
     cut(p);
     if (!map_operands(a, p, 8, 64)) return run_threads<T>(a, p);
     if (p.rows <= 8) return run_tiles<T, 1, 8, 2, 6>(a, p);
