@@ -126,7 +126,8 @@ hm_status run_tensor_cores(const hm_linear_args &a, params &p) {
     if (p.rows <= 16) return run_tiles<T, 1, 16, 2, 5>(a, p);
     if (p.rows <= 32) return run_tiles<T, 1, 32, 2, 4>(a, p);
     if (p.rows <= 64) return run_tiles<T, 1, 64, 1, 6>(a, p);
-    if (p.rows <= 128 || (p.rows <= 256 && p.cluster > 1)) return run_tiles<T, 1, 128, 1, 4>(a, p);
+    if (p.rows <= 256 && p.cluster > 1) return run_tiles<T, 1, 128, 1, 4>(a, p); /* two blocks to a multiprocessor */
+    if (p.rows <= 128) return run_tiles<T, 1, 128, 1, 6>(a, p);
     p.row_tiles = over(p.rows, 256), p.feature_tiles = over(p.features, 256);
     const bool full = 8 * p.row_tiles * p.feature_tiles >= 3 * hm_cuda_processors();
     return p.slices == 1 && full ? run_wide<T>(a, p) : run_tiles<T, 2, 128, 1, 6>(a, p);

@@ -1,15 +1,15 @@
 /* top_k_cluster.cuh: a row for a cluster of 8 blocks, where there are few rows; included by top_k_per_row.cu.
  *
- * All blocks find the same bar from the same sample, and so agree, without a word, on 8 ranges of value above it, one for
- * each block, the largest values for block 0. Each block reads every eighth piece of the row and sends what stands above
- * the bar to the block whose it is, then tells all how many it sent to each. What is sent ends at a barrier of the
- * receiver, which takes no fence (one of a cluster takes about a microsecond). From these numbers each block knows where
- * its own results begin, and sorts them in buckets of equal width. Were there too few in all, or too many for one block
- * from another (ties, or values far apart), block 0 does the row alone. */
+ * All blocks find the same bar from the same sample, and so agree, without a word, on 8 ranges of value above it, one
+ * for each block, the largest values for block 0. Each block reads every eighth piece of the row and sends what stands
+ * above the bar to the block whose it is, then tells all how many it sent to each. What is sent ends at a barrier of
+ * the receiver, which takes no fence (one of a cluster takes about a microsecond). From these numbers each block knows
+ * where its own results begin, and sorts them in buckets of equal width. Were there too many that agree in the sample,
+ * too few in all, or too many for one block from another (values far apart), block 0 does the row alone. */
 
 template <int THREADS>
 struct gang {
-    enum { SIZE = 8, SEGMENT = 2 * CAPACITY / SIZE / 4, RANGE = BINS };
+    enum { SIZE = 8, SEGMENT = CAPACITY / SIZE, RANGE = BINS };
     using part = block<THREADS>;
 
     struct memory {
@@ -58,7 +58,11 @@ struct gang {
         }
         __syncthreads();
         asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-        const uint32_t lowest = part::template bar_of<true>(s, w, k), highest = s.high;
+        for (uint32_t i = rank * THREADS + thread / 32 * SIZE * THREADS; i < w.n; i += THREADS / 32 * SIZE * THREADS)
+            if (thread % 32 * 32 < THREADS && i + thread % 32 * 32 < w.n)
+                asm volatile("prefetch.global.L2 [%0];" ::"l"(w.v + i + thread % 32 * 32));
+        bool crowded = false;
+        const uint32_t lowest = part::template bar_of<true>(s, w, k, &crowded), highest = s.high;
         const float bar = value_of(lowest);
         buckets b = {0.0f, 0.0f};
         if (lowest >= 0x00800000u && lowest < highest) {
@@ -68,7 +72,8 @@ struct gang {
         }
         part::clear_bins(s);
         asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-        constexpr int N = 4;
+        if (crowded) return false;
+        constexpr int N = 8;
         const uint32_t segment = hm::shared_address(m.sent_here[rank]), received = hm::shared_address(&m.received);
         for (uint32_t base = rank * THREADS + thread; base < w.n; base += N * SIZE * THREADS) {
             float v[N];
@@ -106,15 +111,16 @@ struct gang {
         hm::barrier_wait(&m.received, 0);
         if (!fits || total < k) return false;
 
-        constexpr int EACH = SIZE * SEGMENT / THREADS, SCAN = RANGE / THREADS;
+        constexpr int EACH = SIZE * SEGMENT / THREADS, SCAN = RANGE / THREADS, READERS = THREADS / SIZE;
+        const uint32_t from = thread / READERS, of_it = m.counts[from][rank];
         uint64_t r[EACH];
         uint32_t order[EACH];
 #pragma unroll
         for (int j = 0; j < EACH; j++) {
-            const uint32_t i = j * THREADS + thread, from = i / SEGMENT;
+            const uint32_t i = j * READERS + thread % READERS;
             order[j] = UINT32_MAX;
-            if (i % SEGMENT >= m.counts[from][rank]) continue;
-            r[j] = m.sent_here[from][i % SEGMENT];
+            if (i >= of_it) continue;
+            r[j] = m.sent_here[from][i];
             order[j] = atomicAdd(&s.bin[bucket_of(b, (uint32_t)(r[j] >> 32)) % RANGE], 1u);
         }
         __syncthreads();

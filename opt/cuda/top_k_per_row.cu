@@ -184,9 +184,9 @@ struct block {
 
     /* The key at a sample's rank; runs of 32 elements from places that are equally far apart. To 22 bits, downward,
      * or to 32 where more of the sample agree in these than there is room to spare for. TOP: s.high becomes the largest
-     * key of a finite value in it. */
+     * key of a finite value in it, there is more room to spare, and *crowded says that it was not enough even so. */
     template <bool TOP = false>
-    static __device__ __forceinline__ uint32_t bar_of(shared &s, const window &w, uint32_t k) {
+    static __device__ __forceinline__ uint32_t bar_of(shared &s, const window &w, uint32_t k, bool *crowded = nullptr) {
         const uint32_t size = (w.n / 20 + 2047) / 2048 * 2048;
         const uint32_t runs = size / 32;
         const uint64_t apart = ((uint64_t)(w.n - 32) << 16) / runs; /* in 2^-16 of an element */
@@ -219,9 +219,10 @@ struct block {
             __syncthreads();
             find_bin(s, wanted);
             prefix |= s.digit << shift, wanted -= s.before;
-            const bool enough = shift == 10 && s.bin[s.digit] <= spare;
+            const bool enough = s.bin[s.digit] <= (TOP ? 6 * spare : shift == 10 ? spare : 0);
             __syncthreads();
             if (enough) break;
+            if (TOP && shift == 0) *crowded = true;
         }
         return prefix;
     }
@@ -551,29 +552,17 @@ extern "C" hm_status hm_top_k_per_row_cuda(const hm_top_k_per_row_args *args) {
     p.starts = (const int32_t *)a.row_starts.data, p.ends = (const int32_t *)a.row_ends.data;
     p.start_step = a.row_starts.stride[0], p.end_step = a.row_ends.stride[0], p.len_step = a.seq_lens.stride[0];
     p.next_n = hm::divider_of(a.next_n), p.row_count = a.logits.shape[0];
-    const int processors = hm_cuda_processors();
-#ifdef TOPK_DEV
-    extern int topk_variant;
-    const int v = topk_variant;
-    const size_t gang_size = sizeof(gang<1024>::memory);
-    cudaFuncSetAttribute((const void *)select_cluster<1024>, cudaFuncAttributeMaxDynamicSharedMemorySize, gang_size);
-    cudaFuncSetAttribute((const void *)select_cluster<512>, cudaFuncAttributeMaxDynamicSharedMemorySize, gang_size);
-    if (v == 1 && p.step == 1 && p.k <= MOST)
-        return hm::launch(op, select_cluster<512>, p.row_count * 8, dim3(512), gang_size, a.stream, p, 8);
-    if (v == 2 && p.step == 1 && p.k <= MOST)
-        return hm::launch(op, select_cluster<1024>, p.row_count * 8, dim3(1024), gang_size, a.stream, p, 8);
-    const size_t ring = (size_t)AHEAD * CHUNK * 4;
-    cudaFuncSetAttribute((const void *)select<512, 16, true, 2, true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         ring);
-    cudaFuncSetAttribute((const void *)select<1024, 16, true, 1, true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         ring);
-    cudaFuncSetAttribute((const void *)select<512, 8, true, 2, true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         ring);
-    if (v == 3) return hm::launch(op, select<512, 16, true, 2, true>, p.row_count, dim3(512), ring, a.stream, p);
-    if (v == 4) return hm::launch(op, select<1024, 16, true, 1, true>, p.row_count, dim3(1024), ring, a.stream, p);
-    if (v == 5) return hm::launch(op, select<512, 8, true, 2, true>, p.row_count, dim3(512), ring, a.stream, p);
-#endif
-    const bool few = p.row_count <= processors; /* a multiprocessor for each */
+    const bool few = p.row_count <= hm_cuda_processors(); /* a multiprocessor for each */
+    if (p.step == 1 && hm_cuda_is_90((const void *)select_cluster<512>)) {
+        if (p.row_count <= 8 && p.columns > CAPACITY && p.k <= MOST) {
+            const bool wide = p.columns > 65536;
+            return hm::launch(op, wide ? select_cluster<1024> : select_cluster<512>, 8 * p.row_count,
+                              dim3(wide ? 1024 : 512), sizeof(gang<512>::memory), a.stream, p, 8);
+        }
+        if (!few)
+            return hm::launch(op, select<512, 8, true, 2, true>, p.row_count, dim3(512), (size_t)AHEAD * CHUNK * 4,
+                              a.stream, p);
+    }
     void (*kernel)(params) = p.step != 1 ? select<512, 8, false, 2>
                              : few       ? select<1024, 16, true, 1>
                                          : select<512, 16, true, 2>;
