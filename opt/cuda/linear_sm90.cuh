@@ -4,9 +4,9 @@
  * time are added to one accumulator in ascending order; the slices are then added in order, in f32, and the bias comes
  * last. Both kernels follow it, so that a row has the same bits in whatever number of rows.
  *   tiles  features are the 64 or 128 rows of a product, and rows of x its columns, 8 and more. Each block of a
- *          cluster has a slice, or, where there are tiles enough, a block has all. Where operands can't be had as boxes,
- *          threads read them element by element. (Blocks that share x by multicast were slower: 49 us, not 37, for 64
- *          rows by 7168 x 7168.)
+ *          cluster has a slice, or, where there are tiles enough, a block has all. Where operands can't be had as
+ *          boxes, threads read them element by element. (Blocks that share x by multicast were slower: 49 us, not 37,
+ *          for 64 rows by 7168 x 7168.)
  *   wide   128 x 256 a block, two blocks to a cluster that share the weight; for one slice alone.
  * In both a warpgroup reads ahead, and the others multiply. */
 #ifndef HM_CUDA_LINEAR_SM90_CUH
