@@ -147,11 +147,11 @@ HM_BOTH int64_t hm_fixed_floor(hm_fixed a) {
 
 /* Truncated; tests/unit/math.c compares them with MPFR's. */
 HM_BOTH_TABLE hm_fixed pi = {false,
-                            {0x452821e638d01377, 0x082efa98ec4e6c89, 0xa4093822299f31d0, 0x13198a2e03707344,
-                             0x243f6a8885a308d3, 0x0000000000000003}};
+                             {0x452821e638d01377, 0x082efa98ec4e6c89, 0xa4093822299f31d0, 0x13198a2e03707344,
+                              0x243f6a8885a308d3, 0x0000000000000003}};
 HM_BOTH_TABLE hm_fixed ln2 = {false,
-                             {0xe7b876206debac98, 0x8a0d175b8baafa2b, 0x40f343267298b62d, 0xc9e3b39803f2f6af,
-                              0xb17217f7d1cf79ab, 0x0000000000000000}};
+                              {0xe7b876206debac98, 0x8a0d175b8baafa2b, 0x40f343267298b62d, 0xc9e3b39803f2f6af,
+                               0xb17217f7d1cf79ab, 0x0000000000000000}};
 
 HM_BOTH hm_fixed hm_fixed_pi(void) { return pi; }
 HM_BOTH hm_fixed hm_fixed_ln2(void) { return ln2; }

@@ -30,7 +30,8 @@ typedef struct {
 extern "C"
 #endif
     /* All of it but the columns; on the host. */
-    void hm_rope_constants(table *t, const hm_rope_table_args *a);
+    void
+    hm_rope_constants(table *t, const hm_rope_table_args *a);
 
 HM_BOTH_LOCAL bool is_yarn(const table *t) {
     return t->a->scaling == HM_SCALING_YARN || t->a->scaling == HM_SCALING_DEEPSEEK_YARN;

@@ -212,6 +212,11 @@ static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 
         attribute[0].val.programmaticStreamSerializationAllowed = 1;
         config.numAttrs = 1;
     }
+    if (shared > 48 << 10) {
+        cudaError_t e =
+            cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+        if (e) return hm_cuda_status(op, e);
+    }
     if (cluster > 1) {
         attribute[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
         attribute[config.numAttrs].val.clusterDim = {(unsigned)cluster, 1, 1};

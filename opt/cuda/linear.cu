@@ -1,5 +1,6 @@
 /* linear: 16-bit operands on the tensor cores (linear_sm90.cuh, linear_sm80.cuh), f32 operands by fused multiply-adds
- * (linear_fma.cuh). Each has one order of summation, whatever kernel the number of rows, strides and alignment choose. */
+ * (linear_fma.cuh). Each has one order of summation, whatever kernel the number of rows, strides and alignment
+ * choose. */
 #include "linear_fma.cuh"
 #include "linear_sm80.cuh"
 #include "linear_sm90.cuh"
@@ -10,9 +11,6 @@ extern "C" {
 
 static const char op[] = "linear";
 
-#ifdef HM_BOUNDED
-extern int dev_share, dev_split, dev_deep;
-#endif
 namespace {
 
 using params = hm::linear_params;
@@ -26,12 +24,13 @@ hm_status run_fma(const hm_linear_args &a, params &p) {
     if (p.rows <= 8 || (p.rows <= 128 && over(p.rows, 64) * over(p.features, 64) * 4 < hm_cuda_processors())) {
         const int64_t segments = over(p.in, hm::SEGMENT), threads = over(segments < 1 ? 1 : segments, 32) * 32;
         p.row_tiles = over(p.rows, hm::FEW_ROWS), p.feature_tiles = over(p.features, hm::FEW_FEATURES);
-        p.split = p.weight_step == 1 && hm::aligned(a.weight, 16); /* read 16 bytes at a time */
-        p.out_wide = p.x_step == 1 && hm::aligned(a.x, 16);
+        p.weight_close = p.weight_step == 1 && hm::aligned(a.weight, 16);
+        p.x_close = p.x_step == 1 && hm::aligned(a.x, 16);
         return hm::launch(op, hm::linear_fma_rows<X, W>, p.row_tiles * p.feature_tiles,
-                          dim3((unsigned)(threads < hm::FEW_THREADS ? threads : (int64_t)hm::FEW_THREADS)), 0, a.stream, p);
+                          dim3((unsigned)(threads < hm::FEW_THREADS ? threads : (int64_t)hm::FEW_THREADS)), 0, a.stream,
+                          p);
     }
-    p.row_tiles = over(p.rows, 64), p.feature_tiles = over(p.features, 64);
+    p.row_tiles = over(p.rows, hm::FMA_ROWS), p.feature_tiles = over(p.features, hm::FMA_FEATURES);
     return hm::launch(op, hm::linear_fma_tile<X, W>, p.row_tiles * p.feature_tiles, dim3(256), 0, a.stream, p);
 }
 
@@ -68,8 +67,7 @@ bool map_of(CUtensorMap *map, hm_dtype dtype, const void *data, int64_t count, i
 }
 
 bool map_operands(const hm_linear_args &a, params &p, int x_high, int weight_high) {
-    return p.x_rows.dims <= 1 &&
-           map_of(&p.x_map, a.x.dtype, p.x, p.rows, p.in, p.x_rows.stride[0], p.x_step, x_high) &&
+    return p.x_rows.dims <= 1 && map_of(&p.x_map, a.x.dtype, p.x, p.rows, p.in, p.x_rows.stride[0], p.x_step, x_high) &&
            map_of(&p.weight_map, a.x.dtype, p.weight, p.features, p.in, p.weight_row, p.weight_step, weight_high);
 }
 
@@ -86,50 +84,33 @@ void cut(params &p) {
     p.slices = p.steps ? (int)over(p.steps, p.slice) : 1;
 }
 
-template <typename P>
-hm_status launch_shared(void (*kernel)(P), int64_t blocks, int threads, int shared, int cluster, void *stream, P &p) {
-    cudaError_t e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-    if (e) return hm_cuda_status(op, e);
-    return hm::launch(op, kernel, blocks, dim3(threads), (size_t)shared, stream, p, cluster);
-}
-
-/* boxes: can they be had? */
 template <typename T, int GROUPS, int ROWS, int STEPS, int STAGES>
 hm_status run_tiles(const hm_linear_args &a, params &p) {
     using shape = hm::tile_shape<T, GROUPS, ROWS, STEPS, STAGES, true>;
-    const int slices = p.cluster;
-    const int64_t tiles = over(p.features, shape::FEATURES);
-    p.row_tiles = over(p.rows, ROWS);
-    p.split = slices > 1 && p.row_tiles * tiles * slices <= 2 * hm_cuda_processors();
-    p.share = ROWS < 32 ? 1 : GROUPS == 2 || ROWS == 32 ? 2 : 4;
-#ifdef HM_BOUNDED
-    if (dev_share) p.share = ROWS / dev_share >= 8 ? dev_share : 1;
-    if (dev_split == 1) p.split = false;
-#endif
-    while (p.share > 1 && (p.share > tiles || (p.split && p.share * slices > 8))) p.share /= 2;
-    p.cluster = p.split ? slices * p.share : p.share;
-    p.feature_tiles = over(tiles, p.share);
-    if (!map_operands(a, p, ROWS / p.share, shape::FEATURES)) return HM_INTERNAL;
-    return launch_shared(hm::linear_tiles<T, GROUPS, ROWS, STEPS, STAGES, true>,
-                         p.row_tiles * p.feature_tiles * p.cluster, shape::THREADS, shape::SHARED, p.cluster, a.stream,
-                         p);
+    p.feature_tiles = over(p.features, shape::FEATURES), p.row_tiles = over(p.rows, ROWS);
+    const int64_t tiles = p.row_tiles * p.feature_tiles;
+    if (GROUPS == 2 && tiles * p.cluster > 2 * hm_cuda_processors()) p.cluster = 1; /* a block has all slices */
+    if (!map_operands(a, p, ROWS, shape::FEATURES)) return hm_fail(HM_INTERNAL, "%s: a tensor map was refused", op);
+    return hm::launch(op, hm::linear_tiles<T, GROUPS, ROWS, STEPS, STAGES, true>, tiles * p.cluster,
+                      dim3(shape::THREADS), shape::SHARED, a.stream, p, p.cluster);
 }
 
 template <typename T>
 hm_status run_wide(const hm_linear_args &a, params &p) {
     const int64_t pairs = p.row_tiles * p.feature_tiles, most = hm_cuda_processors() / 2;
-    if (!map_operands(a, p, 128, 128)) return HM_INTERNAL;
+    if (!map_operands(a, p, 128, 128)) return hm_fail(HM_INTERNAL, "%s: a tensor map was refused", op);
     p.cluster = 2;
-    return launch_shared(hm::linear_wide<T>, 2 * (pairs < most ? pairs : most), 384, hm::WIDE_SHARED, 2, a.stream, p);
+    return hm::launch(op, hm::linear_wide<T>, 2 * (pairs < most ? pairs : most), dim3(384), hm::WIDE_SHARED, a.stream,
+                      p, 2);
 }
 
 template <typename T>
 hm_status run_threads(const hm_linear_args &a, params &p) {
     using shape = hm::tile_shape<T, 1, 64, 1, 6, false>;
-    p.split = false, p.share = p.cluster = 1;
+    p.cluster = 1;
     p.row_tiles = over(p.rows, 64), p.feature_tiles = over(p.features, 64);
-    return launch_shared(hm::linear_tiles<T, 1, 64, 1, 6, false>, p.row_tiles * p.feature_tiles, shape::THREADS,
-                         shape::SHARED, 1, a.stream, p);
+    return hm::launch(op, hm::linear_tiles<T, 1, 64, 1, 6, false>, p.row_tiles * p.feature_tiles, dim3(shape::THREADS),
+                      shape::SHARED, a.stream, p);
 }
 
 template <typename T>
@@ -138,21 +119,14 @@ hm_status run_tensor_cores(const hm_linear_args &a, params &p) {
         p.row_tiles = over(p.rows, 64), p.feature_tiles = over(p.features, 64);
         return hm::launch(op, hm::linear_mma<T>, p.row_tiles * p.feature_tiles, dim3(128), 0, a.stream, p);
     }
+    if (p.in >= INT64_C(1) << 36) return hm_fail(HM_UNSUPPORTED, "%s: cuda takes rows of less than 2^36 elements", op);
     cut(p);
     if (!map_operands(a, p, 8, 64)) return run_threads<T>(a, p);
-#ifdef HM_BOUNDED
-    if (dev_deep) {
-        if (p.rows <= 8) return run_tiles<T, 1, 8, 2, 12>(a, p);
-        if (p.rows <= 16) return run_tiles<T, 1, 16, 2, 11>(a, p);
-        if (p.rows <= 32) return run_tiles<T, 1, 32, 2, 9>(a, p);
-        if (p.rows <= 64) return run_tiles<T, 1, 64, 1, 13>(a, p);
-        if (p.rows <= 128) return run_tiles<T, 1, 128, 1, 9>(a, p);
-    }
-#endif
     if (p.rows <= 8) return run_tiles<T, 1, 8, 2, 6>(a, p);
     if (p.rows <= 16) return run_tiles<T, 1, 16, 2, 5>(a, p);
     if (p.rows <= 32) return run_tiles<T, 1, 32, 2, 4>(a, p);
     if (p.rows <= 64) return run_tiles<T, 1, 64, 1, 6>(a, p);
+    if (p.rows <= 256 && p.cluster > 1) return run_tiles<T, 1, 128, 1, 4>(a, p); /* two blocks to a multiprocessor */
     if (p.rows <= 128) return run_tiles<T, 1, 128, 1, 6>(a, p);
     p.row_tiles = over(p.rows, 256), p.feature_tiles = over(p.features, 256);
     const bool full = 8 * p.row_tiles * p.feature_tiles >= 3 * hm_cuda_processors();

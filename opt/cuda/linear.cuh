@@ -18,10 +18,10 @@ struct linear_params {
     hm::rows x_rows, out_rows;
     int64_t x_step, weight_row, weight_step, bias_step, out_step;
     int64_t rows, features, in;
-    int64_t row_tiles, feature_tiles; /* feature_tiles: of a cluster */
+    int64_t row_tiles, feature_tiles;
     int steps, slice, slices;         /* of k, of a slice, and how many of these */
-    int cluster, share;               /* blocks; and those that share their rows of x */
-    bool split;                       /* each block of a cluster has one slice; else each has all */
+    int cluster;                      /* blocks of a cluster: one for each slice; 1: a block takes all */
+    bool x_close, weight_close;       /* linear_fma_rows: can be read 16 bytes at a time */
     bool bias_f32, out_f32, out_wide; /* out_wide: 16 bytes can be written at a time */
 };
 

@@ -12,52 +12,67 @@ namespace hm {
 
 enum { SEGMENT = 16, GROUP = 16 * SEGMENT };
 
-/* The dtype of the product of 16 neighbours: whichever of the two is x's is that of bias and out, too. */
+/* SEGMENT elements of each of HIGH rows, from memory by way of registers to shared memory, where rows follow each
+ * other. */
+template <typename T, int HIGH>
+struct fma_operand {
+    enum { EACH = HIGH * SEGMENT / 256, PITCH = HIGH + 4 };
+    const T *from; /* this thread's row; NULL: none */
+    int row, column;
+    float v[EACH];
+    /* along_rows: threads that follow each other have rows that do. */
+    __device__ __forceinline__ void place(bool along_rows) {
+        constexpr int ACROSS = SEGMENT / EACH;
+        row = along_rows ? threadIdx.x % HIGH : threadIdx.x / ACROSS;
+        column = (along_rows ? threadIdx.x / HIGH : threadIdx.x % ACROSS) * EACH;
+    }
+    __device__ __forceinline__ void read(int64_t k, int64_t in, int64_t step) {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) v[i] = from && k + column + i < in ? widen(from[(k + column + i) * step]) : 0.0f;
+    }
+    __device__ __forceinline__ void write(float (*to)[PITCH]) const {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) to[column + i][row] = v[i];
+    }
+};
+
+enum { FMA_ROWS = 128, FMA_FEATURES = 64 };
+
+/* 8 x 4 sums a thread. */
 template <typename X, typename W>
-__global__ void __launch_bounds__(256) linear_fma_tile(const __grid_constant__ linear_params p) {
-    __shared__ float x[SEGMENT][64 + 4], weight[SEGMENT][64 + 4];
+__global__ void __launch_bounds__(256, 2) linear_fma_tile(const __grid_constant__ linear_params p) {
+    __shared__ __align__(16) float x[2][SEGMENT][FMA_ROWS + 4], weight[2][SEGMENT][FMA_FEATURES + 4];
     wait_for_previous();
     let_next_start();
-    const bool x_turned = p.x_step != 1, weight_turned = p.weight_step != 1;
-    const int x_row = x_turned ? threadIdx.x % 64 : threadIdx.x / 4, m = threadIdx.x / 16 * 4;
-    const int x_column = (x_turned ? threadIdx.x / 64 : threadIdx.x % 4) * 4, n = threadIdx.x % 16 * 4;
-    const int weight_row = weight_turned ? threadIdx.x % 64 : threadIdx.x / 4;
-    const int weight_column = (weight_turned ? threadIdx.x / 64 : threadIdx.x % 4) * 4;
+    const int m = threadIdx.x / 16 * 8, n = threadIdx.x % 16 * 4;
+    fma_operand<X, FMA_ROWS> a;
+    fma_operand<W, FMA_FEATURES> b;
+    a.place(p.x_step != 1), b.place(p.weight_step != 1);
     for (int64_t tile = blockIdx.x; tile < p.row_tiles * p.feature_tiles; tile += gridDim.x) {
-        const int64_t row0 = tile / p.feature_tiles * 64, feature0 = tile % p.feature_tiles * 64;
-        const X *from = row0 + x_row < p.rows ? (const X *)p.x + row_offset(p.x_rows, row0 + x_row) : nullptr;
-        const W *weight_from =
-            feature0 + weight_row < p.features ? (const W *)p.weight + (feature0 + weight_row) * p.weight_row : nullptr;
-        float next[4], next_weight[4], segment[4][4], group[4][4] = {}, total[4][4] = {};
-        const auto read = [&](int64_t k) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int64_t a = k + x_column + i, b = k + weight_column + i;
-                next[i] = from && a < p.in ? widen(from[a * p.x_step]) : 0.0f;
-                next_weight[i] = weight_from && b < p.in ? widen(weight_from[b * p.weight_step]) : 0.0f;
-            }
-        };
-        read(0);
-        for (int64_t k = 0; k < p.in; k += SEGMENT) {
+        const int64_t row0 = tile / p.feature_tiles * FMA_ROWS, feature0 = tile % p.feature_tiles * FMA_FEATURES;
+        const int64_t row = row0 + a.row, feature = feature0 + b.row;
+        a.from = row < p.rows ? (const X *)p.x + row_offset(p.x_rows, row) : nullptr;
+        b.from = feature < p.features ? (const W *)p.weight + feature * p.weight_row : nullptr;
+        float segment[8][4], group[8][4] = {}, total[8][4] = {};
+        int stage = 0;
+        a.read(0, p.in, p.x_step), b.read(0, p.in, p.weight_step);
+        for (int64_t k = 0; k < p.in; k += SEGMENT, stage ^= 1) {
+            a.write(x[stage]), b.write(weight[stage]);
             __syncthreads();
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                x[x_column + i][x_row] = next[i], weight[weight_column + i][weight_row] = next_weight[i];
-            __syncthreads();
-            if (k + SEGMENT < p.in) read(k + SEGMENT);
+            if (k + SEGMENT < p.in) a.read(k + SEGMENT, p.in, p.x_step), b.read(k + SEGMENT, p.in, p.weight_step);
 #pragma unroll
             for (int kk = 0; kk < SEGMENT; kk++) {
-                const float4 a = *(const float4 *)&x[kk][m], b = *(const float4 *)&weight[kk][n];
-                const float left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
+                const float4 u = *(const float4 *)&x[stage][kk][m], v = *(const float4 *)&x[stage][kk][m + 4];
+                const float4 w = *(const float4 *)&weight[stage][kk][n];
+                const float left[8] = {u.x, u.y, u.z, u.w, v.x, v.y, v.z, v.w}, right[4] = {w.x, w.y, w.z, w.w};
 #pragma unroll
-                for (int i = 0; i < 4; i++)
+                for (int i = 0; i < 8; i++)
 #pragma unroll
-                    for (int j = 0; j < 4; j++)
-                        segment[i][j] = __fmaf_rn(left[i], right[j], kk ? segment[i][j] : 0.0f);
+                    for (int j = 0; j < 4; j++) segment[i][j] = __fmaf_rn(left[i], right[j], kk ? segment[i][j] : 0.0f);
             }
             const bool end = (k + SEGMENT) % GROUP == 0 || k + SEGMENT >= p.in;
 #pragma unroll
-            for (int i = 0; i < 4; i++)
+            for (int i = 0; i < 8; i++)
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
                     group[i][j] = __fadd_rn(group[i][j], segment[i][j]);
@@ -65,13 +80,14 @@ __global__ void __launch_bounds__(256) linear_fma_tile(const __grid_constant__ l
                 }
         }
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 8; i++) {
             if (row0 + m + i >= p.rows) continue;
             const int64_t offset = row_offset(p.out_rows, row0 + m + i);
 #pragma unroll
             for (int j = 0; j < 4; j++)
                 if (feature0 + n + j < p.features) linear_store<X>(p, offset, feature0 + n + j, total[i][j]);
         }
+        __syncthreads();
     }
 }
 
@@ -112,12 +128,12 @@ __global__ void __launch_bounds__(FEW_THREADS) linear_fma_rows(const __grid_cons
 #pragma unroll
             for (int f = 0; f < FEW_FEATURES; f++)
                 if (k < p.in && f < features)
-                    read_segment((const W *)p.weight + (feature0 + f) * p.weight_row, k, p.in, p.weight_step, p.split,
-                                 b[f]);
+                    read_segment((const W *)p.weight + (feature0 + f) * p.weight_row, k, p.in, p.weight_step,
+                                 p.weight_close, b[f]);
 #pragma unroll 2
             for (int r = 0; r < rows; r++) {
                 if (k < p.in)
-                    read_segment((const X *)p.x + row_offset(p.x_rows, row0 + r), k, p.in, p.x_step, p.out_wide, a);
+                    read_segment((const X *)p.x + row_offset(p.x_rows, row0 + r), k, p.in, p.x_step, p.x_close, a);
 #pragma unroll
                 for (int f = 0; f < FEW_FEATURES; f++) {
                     float sum = 0.0f;
@@ -138,7 +154,8 @@ __global__ void __launch_bounds__(FEW_THREADS) linear_fma_rows(const __grid_cons
             }
             __syncthreads();
             if (mine)
-                for (int g = 0; g < of_segments && base + g * GROUP < p.in; g++) total = __fadd_rn(total, groups[pair][g]);
+                for (int g = 0; g < of_segments && base + g * GROUP < p.in; g++)
+                    total = __fadd_rn(total, groups[pair][g]);
         }
         if (mine) linear_store<X>(p, row_offset(p.out_rows, row0 + row), feature0 + feature, total);
         __syncthreads();

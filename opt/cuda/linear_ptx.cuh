@@ -1,64 +1,12 @@
-/* linear_ptx.cuh: what compute capability 9.0a has for matrix products: barriers in shared memory, bulk copies of tiles,
- * products of warpgroups. */
+/* linear_ptx.cuh: what compute capability 9.0a has for matrix products: copies of tiles, products of warpgroups. */
 #ifndef HM_CUDA_LINEAR_PTX_CUH
 #define HM_CUDA_LINEAR_PTX_CUH
 
 #include <cuda.h>
 
-#include "cluster.cuh"
-#include "common.cuh"
+#include "sm90.cuh"
 
 namespace hm {
-
-__device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
-/* ---- barriers ---------------------------------------------------------------------------------------------------- */
-
-__device__ __forceinline__ void barrier_init(uint64_t *b, uint32_t count) {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(count) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(uint64_t *b) {
-    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
-}
-/* On the barrier at the same place in block `rank` of the cluster. */
-__device__ __forceinline__ void barrier_arrive_at(uint64_t *b, uint32_t rank) {
-    asm volatile(
-        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(b)),
-        "r"(rank)
-        : "memory");
-}
-/* Arrives, and so many bytes are to come before the phase ends. */
-__device__ __forceinline__ void barrier_expect(uint64_t *b, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
-}
-/* Until the phase of this parity has ended. Neither this nor what arrives has the scope of a cluster, whose fences take
- * a microsecond: what is handed over was read or written by bulk copies and products, which barriers order by themselves. */
-__device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
-    uint32_t done;
-#ifdef HM_BOUNDED
-    uint32_t tries = 0;
-#endif
-    do {
-        asm volatile(
-            "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-            "selp.b32 %0, 1, 0, p;\n}"
-            : "=r"(done)
-            : "r"(shared_address(b)), "r"(parity)
-            : "memory");
-#ifdef HM_BOUNDED
-        if (++tries > 1000000) asm volatile("trap;");
-#endif
-    } while (!done);
-}
-
-/* What was written to shared memory is visible to bulk copies and to products. */
-__device__ __forceinline__ void fence_for_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
-/* Of `count` threads, a whole number of warps. */
-__device__ __forceinline__ void sync_some(int id, int count) {
-    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(count) : "memory");
-}
 
 /* ---- copies ------------------------------------------------------------------------------------------------------ */
 
@@ -83,8 +31,8 @@ __device__ __forceinline__ void copy_box_to(void *to, const CUtensorMap *map, in
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-/* A tile with rows of 128 bytes, exchanged as above, that begins at a multiple of 1024 bytes. 32 bytes further in a row:
- * 2 more. */
+/* A tile with rows of 128 bytes, exchanged as above, that begins at a multiple of 1024 bytes. 32 bytes further in a
+ * row: 2 more. */
 __device__ __forceinline__ uint64_t tile_descriptor(const void *tile) {
     return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)64 << 32 |
            (uint64_t)1 << 62;
@@ -97,37 +45,36 @@ __device__ __forceinline__ void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-/* acc[64 x N] = (add ? acc : 0) + a[64 x 16] b[N x 16]^T. Thread t of the warpgroup has rows t / 32 * 16 + t % 32 / 4, + 8
- * for the second two of each four values, columns 8 (i / 4) + t % 4 * 2 + i % 2. */
+/* acc[64 x N] = (add ? acc : 0) + a[64 x 16] b[N x 16]^T. Thread t of the warpgroup has rows t / 32 * 16 + t % 32 / 4,
+ * + 8 for the second two of each four values, columns 8 (i / 4) + t % 4 * 2 + i % 2. */
 template <typename T, int N>
 struct product;
 
 #define HM_D4(i) "+f"(acc[i]), "+f"(acc[i + 1]), "+f"(acc[i + 2]), "+f"(acc[i + 3])
 #define HM_D16(i) HM_D4(i), HM_D4(i + 4), HM_D4(i + 8), HM_D4(i + 12)
 #define HM_D64(i) HM_D16(i), HM_D16(i + 16), HM_D16(i + 32), HM_D16(i + 48)
-#define HM_PRODUCT(T, TYPE, N, REGISTERS, A, B, ADD, ...)                                                    \
-    template <>                                                                                              \
-    struct product<T, N> {                                                                                   \
-        static __device__ __forceinline__ void add(float *acc, uint64_t a, uint64_t b, uint32_t adds) {      \
-            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADD                                             \
-                         ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" REGISTERS \
-                         "}, " A ", " B ", p, 1, 1, 0, 0;\n}"                                                \
-                         : __VA_ARGS__                                                                       \
-                         : "l"(a), "l"(b), "r"(adds));                                                       \
-        }                                                                                                    \
+#define HM_PRODUCT(T, TYPE, N, REGISTERS, A, B, ADD, ...)                                                     \
+    template <>                                                                                               \
+    struct product<T, N> {                                                                                    \
+        static __device__ __forceinline__ void add(float *acc, uint64_t a, uint64_t b, uint32_t adds) {       \
+            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADD ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N \
+                         "k16.f32." TYPE "." TYPE " {" REGISTERS "}, " A ", " B ", p, 1, 1, 0, 0;\n}"         \
+                         : __VA_ARGS__                                                                        \
+                         : "l"(a), "l"(b), "r"(adds));                                                        \
+        }                                                                                                     \
     };
 #define HM_R4 "%0, %1, %2, %3"
 #define HM_R8 HM_R4 ", %4, %5, %6, %7"
 #define HM_R16 HM_R8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define HM_R32 HM_R16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define HM_R64 \
-    HM_R32 \
+#define HM_R64                                                                         \
+    HM_R32                                                                             \
     ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47" \
     ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define HM_R128 \
-    HM_R64 \
-    ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79" \
-    ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95" \
+#define HM_R128                                                                                    \
+    HM_R64                                                                                         \
+    ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"             \
+    ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"             \
     ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111" \
     ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 HM_PRODUCT(bf16, "bf16", 8, HM_R4, "%4", "%5", "%6", HM_D4(0))

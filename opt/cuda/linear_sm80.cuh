@@ -8,7 +8,8 @@
 namespace hm {
 
 __device__ __forceinline__ void multiply_16x8(float *d, const uint32_t *a, const uint32_t *b, bf16) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, "
         "%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -80,7 +81,8 @@ __global__ void __launch_bounds__(128) linear_mma(const __grid_constant__ linear
                 for (int i = 0; i < 2; i++)
 #pragma unroll
                     for (int j = 0; j < 4; j++)
-                        a[i][j] = *(const uint32_t *)&x[(m + i * 16 + j % 2 * 8 + lane / 4) * MMA_PITCH + column + j / 2 * 8];
+                        a[i][j] =
+                            *(const uint32_t *)&x[(m + i * 16 + j % 2 * 8 + lane / 4) * MMA_PITCH + column + j / 2 * 8];
 #pragma unroll
                 for (int i = 0; i < 4; i++)
 #pragma unroll

@@ -3,10 +3,11 @@
  * Order. k is cut into slices, whose number depends on the weight's shape alone. Within a slice products of 16 k at a
  * time are added to one accumulator in ascending order; the slices are then added in order, in f32, and the bias comes
  * last. Both kernels follow it, so that a row has the same bits in whatever number of rows.
- *   tiles  features are the 64 or 128 rows of a product and rows of x its columns, 8 and more. For few rows the blocks of
- *          a cluster take a slice each, for many a block takes all. Where operands can't be had as boxes, threads read
- *          them element by element.
- *   wide   128 x 256 for a block, two blocks to a cluster that share the weight; for one slice alone.
+ *   tiles  features are the 64 or 128 rows of a product, and rows of x its columns, 8 and more. Each block of a
+ *          cluster has a slice, or, where there are tiles enough, a block has all. Where operands can't be had as
+ *          boxes, threads read them element by element. (Blocks that share x by multicast were slower: 49 us, not 37,
+ *          for 64 rows by 7168 x 7168.)
+ *   wide   128 x 256 a block, two blocks to a cluster that share the weight; for one slice alone.
  * In both a warpgroup reads ahead, and the others multiply. */
 #ifndef HM_CUDA_LINEAR_SM90_CUH
 #define HM_CUDA_LINEAR_SM90_CUH
@@ -31,14 +32,6 @@ __device__ __forceinline__ char *linear_shared() {
     return raw + (-shared_address(raw) & 1023);
 }
 
-/* Each warp of each of the blocks first .. first + count - 1 says once that a stage can be filled again. */
-__device__ __forceinline__ void release_stage(uint64_t *empty, int first, int count) {
-    const int lane = threadIdx.x % 32;
-    if (count == 1) {
-        if (lane == 0) barrier_arrive(empty);
-    } else if (lane < count) barrier_arrive_at(empty, first + lane);
-}
-
 /* GROUPS: warpgroups that multiply, 64 features each; ROWS: of x; STEPS: of k in a stage. */
 template <typename T, int GROUPS, int ROWS, int STEPS, int STAGES, bool BOXES>
 struct tile_shape {
@@ -60,27 +53,44 @@ __device__ __forceinline__ void read_tile(char *to, int count, int64_t live, int
     }
 }
 
+/* Eight features that follow each other. */
+template <typename T>
+__device__ __forceinline__ void store_eight(const linear_params &p, int64_t row_offset, int64_t feature, float *v) {
+    if (!p.out_wide || feature + 8 > p.features) {
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            if (feature + i < p.features) linear_store<T>(p, row_offset, feature + i, v[i]);
+        return;
+    }
+    if (p.bias) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] = __fadd_rn(v[i], linear_bias<T>(p, feature + i));
+    }
+    if (p.out_f32) {
+        ((vec<float, 8> *)((float *)p.out + row_offset + feature))->set(v);
+    } else {
+        vec<T, 8> to;
+        to.set(v);
+        *(vec<T, 8> *)((T *)p.out + row_offset + feature) = to;
+    }
+}
+
 template <typename T, int GROUPS, int ROWS, int STEPS, int STAGES, bool BOXES>
-__global__ void __launch_bounds__(128 + 128 * GROUPS, ROWS <= 64 && GROUPS == 1 ? 2 : 1)
+__global__ void __launch_bounds__(128 + 128 * GROUPS, GROUPS == 1 ? 2 : 1)
     linear_tiles(const __grid_constant__ linear_params p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    constexpr bool ALL = GROUPS == 2 || !BOXES; /* a block may have all slices, else it has one */
     using shape = tile_shape<T, GROUPS, ROWS, STEPS, STAGES, BOXES>;
     __shared__ uint64_t full[STAGES], empty[STAGES];
     char *const stages = linear_shared();
-    const int rank = p.cluster > 1 ? (int)cluster_rank() : 0, mine = rank / p.share, column = rank % p.share;
-    const int64_t team = blockIdx.x / (uint32_t)p.cluster, row_tile = team / p.feature_tiles;
-    const int64_t row0 = row_tile * ROWS;
-    const int64_t feature0 = ((team - row_tile * p.feature_tiles) * p.share + column) * shape::FEATURES;
-    const int first = p.split ? mine : 0, last = p.split ? mine + 1 : p.slices;
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < STAGES; i++) {
-            barrier_init(&full[i], BOXES ? 1 : 128);
-            barrier_init(&empty[i], 4 * GROUPS * p.share);
-        }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
-    if (p.cluster > 1) cluster_sync();
-    else __syncthreads();
+    const int rank = p.cluster > 1 ? (int)cluster_rank() : 0;
+    const int64_t tile = blockIdx.x / (uint32_t)p.cluster, row_tile = tile / p.feature_tiles;
+    const int64_t row0 = row_tile * ROWS, feature0 = (tile - row_tile * p.feature_tiles) * shape::FEATURES;
+    const int first = p.cluster > 1 ? rank : 0, last = p.cluster > 1 ? rank + 1 : p.slices;
+    if (threadIdx.x == 0)
+        for (int i = 0; i < STAGES; i++) barrier_init(&full[i], BOXES ? 1 : 128), barrier_init(&empty[i], 4 * GROUPS);
+    fence_for_async();
+    __syncthreads();
     wait_for_previous();
     let_next_start();
     ring at;
@@ -98,22 +108,15 @@ __global__ void __launch_bounds__(128 + 128 * GROUPS, ROWS <= 64 && GROUPS == 1 
                         for (int j = 0; j < STEPS; j++) {
                             const int element = (k + j) * LINEAR_STEP;
                             copy_box(weight + j * shape::WEIGHT, &p.weight_map, element, (int)feature0, filled);
-                            if (p.share == 1)
-                                copy_box(x + j * shape::X, &p.x_map, element, (int)row0, filled);
-                            else
-                                copy_box_to(x + j * shape::X + column * (shape::X / p.share), &p.x_map, element,
-                                            (int)row0 + column * (ROWS / p.share), filled,
-                                            (uint16_t)(((1 << p.share) - 1) << (rank - column)));
+                            copy_box(x + j * shape::X, &p.x_map, element, (int)row0, filled);
                         }
                     } else {
                         const int64_t element = (int64_t)k * LINEAR_STEP;
                         read_tile<T>(weight, shape::FEATURES, p.features - feature0, p.in, element, p.weight_step,
-                                     p.weight_step != 1, [&](int row) {
-                                         return (const T *)p.weight + (feature0 + row) * p.weight_row;
-                                     });
-                        read_tile<T>(x, ROWS, p.rows - row0, p.in, element, p.x_step, p.x_step != 1, [&](int row) {
-                            return (const T *)p.x + row_offset(p.x_rows, row0 + row);
-                        });
+                                     p.weight_step != 1,
+                                     [&](int row) { return (const T *)p.weight + (feature0 + row) * p.weight_row; });
+                        read_tile<T>(x, ROWS, p.rows - row0, p.in, element, p.x_step, p.x_step != 1,
+                                     [&](int row) { return (const T *)p.x + row_offset(p.x_rows, row0 + row); });
                         fence_for_async();
                         barrier_arrive(filled);
                     }
@@ -121,10 +124,10 @@ __global__ void __launch_bounds__(128 + 128 * GROUPS, ROWS <= 64 && GROUPS == 1 
                 }
     } else {
         if (GROUPS == 2) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        const int group = threadIdx.x / 128 - 1, team_of_share = rank - column;
-        float acc[ROWS / 2], total[ROWS / 2];
+        const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32;
+        float acc[ROWS / 2], total[ALL ? ROWS / 2 : 1];
 #pragma unroll
-        for (int i = 0; i < ROWS / 2; i++) total[i] = acc[i] = 0.0f;
+        for (int i = 0; i < ROWS / 2; i++) acc[i] = 0.0f;
         for (int s = first; s < last; s++) {
             const int begin = s * p.slice, end = min(begin + p.slice, p.steps);
             ring before;
@@ -140,46 +143,44 @@ __global__ void __launch_bounds__(128 + 128 * GROUPS, ROWS <= 64 && GROUPS == 1 
                 products_commit();
                 if (k > begin) {
                     products_wait<1>();
-                    release_stage(&empty[before.stage], team_of_share, p.share);
+                    if (lane == 0) barrier_arrive(&empty[before.stage]);
                 }
                 before = at;
                 at.next<STAGES>();
             }
             products_wait<0>();
-            if (begin < end) release_stage(&empty[before.stage], team_of_share, p.share);
+            if (begin < end && lane == 0) barrier_arrive(&empty[before.stage]);
+            if (ALL)
 #pragma unroll
-            for (int i = 0; i < ROWS / 2; i++) total[i] = s == first ? acc[i] : __fadd_rn(total[i], acc[i]);
+                for (int i = 0; i < ROWS / 2; i++) total[i] = s == first ? acc[i] : __fadd_rn(total[i], acc[i]);
         }
         sync_some(1, 128 * GROUPS); /* nobody reads the stages any more */
         float *const out = (float *)stages;
-        const int lane = threadIdx.x % 32, m = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4, n = lane % 4 * 2;
+        const int m = group * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4, n = lane % 4 * 2;
 #pragma unroll
         for (int i = 0; i < ROWS / 2; i++)
-            out[(i / 4 * 8 + n + i % 2) * shape::PITCH + m + i % 4 / 2 * 8] = total[i];
-        if (!p.split) sync_some(1, 128 * GROUPS);
+            out[(i / 4 * 8 + n + i % 2) * shape::PITCH + m + i % 4 / 2 * 8] = ALL ? total[i] : acc[i];
+        if (p.cluster == 1) sync_some(1, 128 * GROUPS);
     }
     const float *const sums = (const float *)stages;
-    const int live = (int)(p.rows - row0 < ROWS ? p.rows - row0 : ROWS) * shape::FEATURES;
-    if (p.split) {
-        cluster_sync();
-        for (int i = mine * shape::THREADS + threadIdx.x; i < live; i += p.cluster / p.share * shape::THREADS) {
-            const int row = i / shape::FEATURES, m = i % shape::FEATURES;
-            float v = *in_block(&sums[row * shape::PITCH + m], column);
-            for (int s = 1; s < p.slices; s++)
-                v = __fadd_rn(v, *in_block(&sums[row * shape::PITCH + m], s * p.share + column));
-            if (feature0 + m < p.features) linear_store<T>(p, row_offset(p.out_rows, row0 + row), feature0 + m, v);
+    const int live = (int)(p.rows - row0 < ROWS ? p.rows - row0 : ROWS) * (shape::FEATURES / 8);
+    const int start = p.cluster > 1 ? rank * shape::THREADS + threadIdx.x : (int)threadIdx.x - 128;
+    if (p.cluster > 1) cluster_sync();
+    if (start >= 0)
+        for (int i = start; i<live; i += p.cluster> 1 ? p.cluster * shape::THREADS : 128 * GROUPS) {
+            const int row = i / (shape::FEATURES / 8), m = i % (shape::FEATURES / 8) * 8;
+            const float4 *const from = (const float4 *)&sums[row * shape::PITCH + m];
+            float v[8];
+            for (int s = 0; s < (p.cluster > 1 ? p.slices : 1); s++) {
+                const float4 *const part = p.cluster > 1 ? in_block(from, s) : from;
+                const float4 a = part[0], b = part[1];
+                const float more[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+                for (int j = 0; j < 8; j++) v[j] = s ? __fadd_rn(v[j], more[j]) : more[j];
+            }
+            store_eight<T>(p, row_offset(p.out_rows, row0 + row), feature0 + m, v);
         }
-    } else if (threadIdx.x >= 128) {
-        for (int i = threadIdx.x - 128; i < live; i += 128 * GROUPS) {
-            const int row = i / shape::FEATURES, m = i % shape::FEATURES;
-            if (feature0 + m < p.features)
-                linear_store<T>(p, row_offset(p.out_rows, row0 + row), feature0 + m, sums[row * shape::PITCH + m]);
-        }
-    }
-    if (p.cluster > 1) {
-        __syncwarp();
-        cluster_sync(); /* others may still read, or send, what is here */
-    }
+    if (p.cluster > 1) cluster_wait(); /* others may still read what is here */
 #else
     (void)p;
 #endif
@@ -287,7 +288,7 @@ __global__ void __launch_bounds__(384, 1) linear_wide(const __grid_constant__ li
             }
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        const int group = threadIdx.x / 128 - 1;
+        const int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32;
         for (int64_t tile = blockIdx.x / 2; tile < tiles; tile += gridDim.x / 2) {
             int64_t row, feature;
             float acc[128];
@@ -303,19 +304,18 @@ __global__ void __launch_bounds__(384, 1) linear_wide(const __grid_constant__ li
                 products_commit();
                 if (k > 0) {
                     products_wait<1>();
-                    release_stage(&empty[before.stage], 0, 2);
+                    if (lane < 2) barrier_arrive_at(&empty[before.stage], lane);
                 }
                 before = at;
                 at.next<WIDE_STAGES>();
             }
             products_wait<0>();
-            release_stage(&empty[before.stage], 0, 2);
-            wide_store<T>(p, row + rank * 128 + group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4, feature,
-                          acc);
+            if (lane < 2) barrier_arrive_at(&empty[before.stage], lane);
+            wide_store<T>(p, row + rank * 128 + group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4,
+                          feature, acc);
         }
     }
-    __syncwarp();
-    cluster_sync();
+    cluster_wait(); /* others may still send to what is here */
 #else
     (void)p;
 #endif

@@ -1,217 +1,180 @@
-/* top_k_cluster.cuh: a row for a cluster of 2, 4 or 8 blocks, where there are fewer rows than multiprocessors; included by
- * top_k_per_row.cu. Each block has a piece of the row. The k-th rank is found by its digits from the top, as in
- * collect_counting, until what is not below the digits that are known fits; each block adds up its share of the bins of
- * all. What was collected is then sorted by all: each block counts its own in the buckets and learns where they go, sends
- * each to the block that has its place, and there it is compared with the others of its bucket. */
+/* top_k_cluster.cuh: a row for a cluster of 8 blocks, where there are few rows; included by top_k_per_row.cu.
+ *
+ * All blocks find the same bar from the same sample, and so agree, without a word, on 8 ranges of value above it, one
+ * for each block, the largest values for block 0. Each block reads every eighth piece of the row and sends what stands
+ * above the bar to the block whose it is, then tells all how many it sent to each. What is sent ends at a barrier of
+ * the receiver, which takes no fence (one of a cluster takes about a microsecond). From these numbers each block knows
+ * where its own results begin, and sorts them in buckets of equal width. Were there too many that agree in the sample,
+ * too few in all, or too many for one block from another (values far apart), block 0 does the row alone. */
 
-/* The cluster's threads, and what they agree on. All of them call each function. */
 template <int THREADS>
-struct team {
+struct gang {
+    enum { SIZE = 8, SEGMENT = CAPACITY / SIZE, RANGE = BINS };
     using part = block<THREADS>;
 
+    struct memory {
+        shared s;
+        uint64_t sent_here[SIZE][SEGMENT]; /* by each block */
+        uint32_t counts[SIZE][SIZE];       /* from, to */
+        uint32_t to[SIZE];                 /* how many this block has for each */
+        uint64_t told, received;           /* barriers */
+    };
+
 #if __CUDA_ARCH__ >= 900
-    /* s.digit, s.before, s.in_digit and s.top, in each block, from s.bin of all. */
-    static __device__ __forceinline__ void find_digit(shared &s, uint32_t rank, uint32_t size, uint32_t wanted) {
-        const uint32_t each = BINS / size, thread = threadIdx.x;
-        uint32_t bin[BINS / 2 / THREADS > 0 ? BINS / 2 / THREADS : 1], sum = 0, all, top = 0;
-        constexpr int EACH = sizeof bin / sizeof *bin;
-        hm::cluster_sync();
-        const uint32_t first = (rank + 1) * each - 1 - thread * EACH;
-#pragma unroll
-        for (int j = 0; j < EACH; j++) {
-            bin[j] = 0;
-            if (thread * EACH + j >= each) continue;
-            for (uint32_t c = 0; c < size; c++) bin[j] += *hm::in_block(&s.bin[first - j], c);
-            sum += bin[j];
-            if (bin[j] && first - j < 0xff800000u >> 21) top = max(top, first - j + 1);
-        }
-        if (thread == 0) s.high = 0;
-        const uint32_t before = part::sum_before(s, sum, &all);
-        top = __reduce_max_sync(~0u, top);
-        if (thread % 32 == 0 && top) atomicMax(&s.high, top);
-        __syncthreads();
-        if (thread < size) *hm::in_block(&s.range[rank], thread) = all, *hm::in_block(&s.top[rank], thread) = s.high;
-        hm::cluster_sync();
-        uint32_t above = before;
-        for (uint32_t c = rank + 1; c < size; c++) above += s.range[c];
-#pragma unroll
-        for (int j = 0; j < EACH; j++) {
-            if (above < wanted && wanted <= above + bin[j])
-                for (uint32_t c = 0; c < size; c++) {
-                    shared *there = hm::in_block(&s, c);
-                    there->digit = first - j, there->before = above, there->in_digit = bin[j];
-                }
-            above += bin[j];
-        }
-        hm::cluster_sync();
+    /* Buckets of equal width, RANGE of them to a block, as those of struct buckets. */
+    static __device__ __forceinline__ uint32_t bucket_of(const buckets &b, uint32_t key) {
+        enum { LAST = SIZE * RANGE - 1 };
+        if (key >= 0xff800000u) return 0;
+        if (key < 0x00800000u) return LAST;
+        const int at = (int)__fmul_rn(__fmul_rn(value_of(key), 0.5f) - b.low, b.scale);
+        return (uint32_t)(at < LAST ? LAST - at : 0);
     }
 
-    /* All ranks from *least on, of which there are k and a few more, are in the blocks' s.rank, s.count of them. Returns
-     * 1 + the topmost bin of finite values. */
-    template <int N>
-    static __device__ __forceinline__ uint32_t collect(shared &s, const window &piece, uint32_t from, uint32_t n,
-                                                       uint32_t k, uint32_t rank, uint32_t size, uint64_t *least) {
-        uint64_t prefix = 0;
-        int shift = 64, index_bits = 32 - __clz((int)n);
-        uint32_t wanted = k, top = 0; /* of the ranks with this prefix */
-#pragma unroll 1
-        while (shift > 0) {
-            if (shift == 32) prefix |= (uint64_t)UINT32_MAX >> index_bits << index_bits, shift = index_bits;
-            const int width = shift == 42 ? 10 : shift < BIN_BITS ? shift : (int)BIN_BITS, next = shift - width;
-            const uint64_t known = shift == 64 ? 0 : UINT64_MAX << shift;
-            part::clear_bins(s);
-            __syncthreads();
-            part::template for_each<N, true>(piece, [&](const float *v, const auto &index_of, uint32_t live) {
-#pragma unroll
-                for (int j = 0; j < N; j++) {
-                    const uint64_t r = rank_of(key_of(v[j]), from + index_of(j));
-                    part::count_in(s, (uint32_t)(r >> next) & ((1u << width) - 1),
-                                   (live >> j & 1) && ((r ^ prefix) & known) == 0);
-                }
-            });
-            find_digit(s, rank, size, wanted);
-            if (shift == 64)
-                for (uint32_t c = 0; c < size; c++) top = max(top, s.top[c]);
-            prefix |= (uint64_t)s.digit << next, shift = next;
-            const uint32_t fit = k - wanted + s.before + s.in_digit;
-            wanted -= s.before;
-            if (fit <= CAPACITY) break;
-        }
-        if (threadIdx.x == 0) s.count = 0;
-        __syncthreads();
-        part::template for_each<N, true>(piece, [&](const float *v, const auto &index_of, uint32_t live) {
-            uint32_t chosen = 0;
-#pragma unroll
-            for (int j = 0; j < N; j++)
-                chosen |= rank_of(key_of(v[j]), from + index_of(j)) >= prefix ? 1u << j : 0;
-            chosen &= live;
-            if (!__any_sync(~0u, chosen)) return;
-            uint32_t at = part::place_of(s, chosen);
-#pragma unroll
-            for (int j = 0; j < N; j++)
-                if (chosen >> j & 1) s.rank[at++] = rank_of(key_of(v[j]), from + index_of(j));
-        });
-        __syncthreads();
-        *least = prefix;
-        return top;
+    static __device__ __forceinline__ void send(uint32_t to, uint32_t barrier, uint32_t rank, uint64_t v) {
+        asm volatile(
+            "{\n.reg .b32 there, end;\nmapa.shared::cluster.u32 there, %0, %2;\nmapa.shared::cluster.u32 end, %1, %2;\n"
+            "st.async.shared::cluster.mbarrier::complete_tx::bytes.u64 [there], %3, [end];\n}" ::"r"(to),
+            "r"(barrier), "r"(rank), "l"(v)
+            : "memory");
+    }
+    static __device__ __forceinline__ void send(uint32_t to, uint32_t barrier, uint32_t rank, uint32_t v) {
+        asm volatile(
+            "{\n.reg .b32 there, end;\nmapa.shared::cluster.u32 there, %0, %2;\nmapa.shared::cluster.u32 end, %1, %2;\n"
+            "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [there], %3, [end];\n}" ::"r"(to),
+            "r"(barrier), "r"(rank), "r"(v)
+            : "memory");
     }
 
-    /* Writes the indices of the first k of what is in the blocks' s.rank; all of it is between the key `low` and the end
-     * of bin top - 1 of the first digit, or infinite. */
-    static __device__ __forceinline__ void write_sorted(shared &s, const params &p, int32_t *out, uint32_t k,
-                                                        uint32_t rank, uint32_t size, uint32_t low, uint32_t top) {
-        constexpr int MINE = CAPACITY / THREADS;
-        const uint32_t count = s.count, each = BINS / size, thread = threadIdx.x;
-        const uint32_t share = CAPACITY / size, bits = 31 - __clz((int)share); /* of all places */
-        const uint32_t high = min(top << 21, 0xff800000u) - 1;
+    /* This block's part of the row; false: it did not work out, for any of the blocks. */
+    static __device__ __forceinline__ bool choose(memory &m, const params &p, const window &w, int32_t *out,
+                                                  uint32_t k) {
+        shared &s = m.s;
+        const uint32_t rank = hm::cluster_rank(), thread = threadIdx.x;
+        if (thread < SIZE) m.to[thread] = 0;
+        if (thread == 0) {
+            hm::barrier_init(&m.told, 1), hm::barrier_init(&m.received, 1);
+            asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+            hm::barrier_expect(&m.told, sizeof m.counts);
+        }
+        __syncthreads();
+        asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+        for (uint32_t i = rank * THREADS + thread / 32 * SIZE * THREADS; i < w.n; i += THREADS / 32 * SIZE * THREADS)
+            if (thread % 32 * 32 < THREADS && i + thread % 32 * 32 < w.n)
+                asm volatile("prefetch.global.L2 [%0];" ::"l"(w.v + i + thread % 32 * 32));
+        bool crowded = false;
+        const uint32_t lowest = part::template bar_of<true>(s, w, k, &crowded), highest = s.high;
+        const float bar = value_of(lowest);
         buckets b = {0.0f, 0.0f};
-        low = max(low, 0x00800000u);
-        if (top && low < high) {
-            b.low = __fmul_rn(value_of(low), 0.5f);
-            const float width = __fmul_rn(value_of(high), 0.5f) - b.low;
-            b.scale = width > 0.0f ? fminf(__fdiv_rn(BINS - 1, width), 0x1p127f) : 0.0f;
+        if (lowest >= 0x00800000u && lowest < highest) {
+            b.low = __fmul_rn(bar, 0.5f);
+            const float width = __fmul_rn(value_of(highest), 0.5f) - b.low;
+            b.scale = width > 0.0f ? fminf(__fdiv_rn(SIZE * RANGE - 1, width), 0x1p127f) : 0.0f;
         }
         part::clear_bins(s);
-        __syncthreads();
-        uint64_t mine[MINE];
-        uint32_t order[MINE];
+        asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
+        if (crowded) return false;
+        constexpr int N = 8;
+        const uint32_t segment = hm::shared_address(m.sent_here[rank]), received = hm::shared_address(&m.received);
+        for (uint32_t base = rank * THREADS + thread; base < w.n; base += N * SIZE * THREADS) {
+            float v[N];
 #pragma unroll
-        for (int j = 0; j < MINE; j++) {
-            const uint32_t i = j * THREADS + thread;
-            if (i < count) mine[j] = s.rank[i], order[j] = atomicAdd(&s.bin[b.of(mine[j])], 1u);
+            for (int j = 0; j < N; j++) {
+                const uint32_t i = base + j * SIZE * THREADS;
+                if (i < w.n) v[j] = w.v[i];
+            }
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                const uint32_t i = base + j * SIZE * THREADS;
+                if (i >= w.n || v[j] < bar) continue;
+                const uint32_t key = key_of(v[j]), owner = bucket_of(b, key) / RANGE;
+                const uint32_t at = atomicAdd(&m.to[owner], 1u);
+                if (at < SEGMENT) send(segment + at * 8, received, owner, rank_of(key, i));
+            }
         }
-        hm::cluster_sync();
-        constexpr int EACH = BINS / 2 / THREADS > 0 ? BINS / 2 / THREADS : 1;
-        uint32_t sum = 0, all, in[EACH];
-        bool full = false;
-        const uint32_t first = rank * each + thread * EACH;
+        __syncthreads();
+        if (thread < SIZE * SIZE)
+            send(hm::shared_address(&m.counts[rank][thread % SIZE]), hm::shared_address(&m.told), thread / SIZE,
+                 m.to[thread % SIZE]);
+        hm::barrier_wait(&m.told, 0);
+        uint32_t before = 0, total = 0, mine = 0;
+        bool fits = true;
+#pragma unroll
+        for (int from = 0; from < SIZE; from++)
+#pragma unroll
+            for (int to = 0; to < SIZE; to++) {
+                const uint32_t n = m.counts[from][to];
+                total += n, fits &= n <= SEGMENT;
+                if (to < (int)rank) before += n;
+                if (to == (int)rank) mine += min(n, (uint32_t)SEGMENT);
+            }
+        if (thread == 0) hm::barrier_expect(&m.received, mine * 8);
+        hm::barrier_wait(&m.received, 0);
+        if (!fits || total < k) return false;
+
+        constexpr int EACH = SIZE * SEGMENT / THREADS, SCAN = RANGE / THREADS, READERS = THREADS / SIZE;
+        const uint32_t from = thread / READERS, of_it = m.counts[from][rank];
+        uint64_t r[EACH];
+        uint32_t order[EACH];
 #pragma unroll
         for (int j = 0; j < EACH; j++) {
-            in[j] = 0;
-            if (thread * EACH + j < each)
-                for (uint32_t c = 0; c < size; c++) in[j] += *hm::in_block(&s.bin[first + j], c);
-            sum += in[j], full |= in[j] > FULL;
+            const uint32_t i = j * READERS + thread % READERS;
+            order[j] = UINT32_MAX;
+            if (i >= of_it) continue;
+            r[j] = m.sent_here[from][i];
+            order[j] = atomicAdd(&s.bin[bucket_of(b, (uint32_t)(r[j] >> 32)) % RANGE], 1u);
         }
-        uint32_t before = part::sum_before(s, sum, &all);
-        full = __syncthreads_or(full);
-        if (thread < size) *hm::in_block(&s.range[rank], thread) = all | (full ? 1u << 31 : 0);
-        hm::cluster_sync();
-        uint32_t total = 0;
-        full = false;
-        for (uint32_t c = 0; c < size; c++) {
-            const uint32_t range = s.range[c] & ~(1u << 31);
-            full |= s.range[c] >> 31, before += c < rank ? range : 0, total += range;
-        }
-        if (full) { /* by one block */
-            if (rank) return;
-            for (uint32_t c = 1, at = count; c < size; c++) {
-                const shared *there = hm::in_block(&s, c);
-                const uint32_t more = there->count;
-                for (uint32_t i = thread; i < more; i += THREADS) s.rank[at + i] = there->rank[i];
-                at += more;
-            }
-            __syncthreads();
-            part::sort_bitonic(s, total);
-            for (uint32_t i = thread; i < k; i += THREADS)
-                out[i * p.out_step] = (int32_t)(UINT32_MAX - (uint32_t)s.rank[i]);
-            return;
-        }
+        __syncthreads();
+        uint32_t in[SCAN], sum = 0, all;
 #pragma unroll
-        for (int j = 0; j < EACH; j++) { /* where each block's share of the bucket begins */
-            uint32_t at = before;
-            if (thread * EACH + j >= each) break;
-            for (uint32_t c = 0; c < size; c++) {
-                uint32_t *bin = hm::in_block(&s.bin[first + j], c);
-                const uint32_t n = *bin;
-                *bin = at, at += n;
-            }
-            before = at;
-        }
-        hm::cluster_sync();
+        for (int j = 0; j < SCAN; j++) in[j] = s.bin[SCAN * thread + j], sum += in[j];
+        uint32_t start = part::sum_before(s, sum, &all);
 #pragma unroll
-        for (int j = 0; j < MINE; j++)
-            if (j * THREADS + thread < count) {
-                const uint32_t at = s.bin[b.of(mine[j])] + order[j];
-                *hm::in_block(&s.rank[at & (share - 1)], at >> bits) = mine[j];
-            }
-        hm::cluster_sync();
-        const uint32_t *start_of = hm::in_block(s.bin, 0);
-        for (uint32_t i = thread; i < share && rank * share + i < total; i += THREADS) {
-            const uint64_t r = s.rank[i];
-            const uint32_t bucket = b.of(r), start = start_of[bucket];
-            if (start >= k) continue;
-            const uint32_t end = bucket + 1 < BINS ? start_of[bucket + 1] : total;
-            uint32_t place = start;
-            for (uint32_t at = start; at < end; at++)
-                place += *hm::in_block(&s.rank[at & (share - 1)], at >> bits) > r;
-            if (place < k) out[place * p.out_step] = (int32_t)(UINT32_MAX - (uint32_t)r);
+        for (int j = 0; j < SCAN; j++) s.bin[SCAN * thread + j] = start, start += in[j];
+        __syncthreads();
+#pragma unroll
+        for (int j = 0; j < EACH; j++)
+            if (order[j] != UINT32_MAX) s.rank[s.bin[bucket_of(b, (uint32_t)(r[j] >> 32)) % RANGE] + order[j]] = r[j];
+        __syncthreads();
+        for (uint32_t i = thread; i < mine && before < k; i += THREADS) {
+            const uint64_t own = s.rank[i];
+            const uint32_t bucket = bucket_of(b, (uint32_t)(own >> 32)) % RANGE, begin = s.bin[bucket];
+            const uint32_t end = bucket + 1 < RANGE ? s.bin[bucket + 1] : mine;
+            uint32_t place = before + begin;
+            for (uint32_t at = begin; at < end; at++) place += s.rank[at] > own;
+            if (place < k) out[place * p.out_step] = (int32_t)(UINT32_MAX - (uint32_t)own);
         }
+        return true;
     }
 #endif
 };
 
-template <int THREADS, int N>
+template <int THREADS>
 __global__ void __launch_bounds__(THREADS, 1) select_cluster(const __grid_constant__ params p) {
 #if __CUDA_ARCH__ >= 900
-    __shared__ shared s;
-    const uint32_t rank = hm::cluster_rank(), size = hm::cluster_size();
-    const int64_t row = blockIdx.x / size;
+    using team = gang<THREADS>;
+    extern __shared__ __align__(16) unsigned char raw[];
+    typename team::memory &m = *(typename team::memory *)raw;
+    const uint32_t rank = hm::cluster_rank(), k = (uint32_t)p.k;
+    const int64_t row = blockIdx.x / team::SIZE;
     hm::wait_for_previous();
     hm::let_next_start();
     window w;
     int32_t *out = p.out + row * p.out_stride;
     if (!window_of(p, row, &w)) return;
     if (w.n <= p.k) {
-        for (int64_t i = rank * THREADS + threadIdx.x; i < p.k; i += size * THREADS)
+        for (int64_t i = rank * THREADS + threadIdx.x; i < p.k; i += team::SIZE * THREADS)
             out[i * p.out_step] = i < w.n ? (int32_t)i : -1;
         return;
     }
-    const uint32_t k = (uint32_t)p.k, each = ((w.n - 1) / size + 4) / 4 * 4, from = min(rank * each, w.n);
-    const window piece = {w.v + from, 1, min(each, w.n - from)};
-    uint64_t least;
-    const uint32_t top = team<THREADS>::template collect<N>(s, piece, from, w.n, k, rank, size, &least);
-    team<THREADS>::write_sorted(s, p, out, k, rank, size, (uint32_t)(least >> 32), top);
-    hm::cluster_sync(); /* others read what is here */
+    const bool few = w.n <= CAPACITY;
+    if (!few && team::choose(m, p, w, out, k)) return;
+    if (rank) return;
+    __syncthreads();
+    if (threadIdx.x == 0) m.s.count = 0;
+    __syncthreads();
+    if (few) block<THREADS>::template collect_above<8, true>(m.s, w, __uint_as_float(0x7fffffffu));
+    else block<THREADS>::template collect_counting<8, true>(m.s, w, k, UINT64_MAX);
+    block<THREADS>::write_sorted(m.s, p, out, k);
 #else
     (void)p;
 #endif

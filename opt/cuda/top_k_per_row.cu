@@ -9,8 +9,8 @@
  *   3. What was collected, in any order, is sorted: buckets of equal width by value, then within each bucket by
  *      comparing; if a bucket is full (values that are far apart), all of it by a bitonic sort.
  * k above MOST is done MOST at a time: each round takes what ranks behind the round before. */
-#include "cluster.cuh"
 #include "common.cuh"
+#include "sm90.cuh"
 
 extern "C" {
 #include "../../op/top_k_per_row.h"
@@ -38,8 +38,6 @@ struct shared {
     uint32_t warp[32];
     uint32_t count, low, high; /* collected; keys of the least and the largest of finite values */
     uint32_t digit, before;    /* found by find_bin: the bin, and how many lie above it */
-    uint32_t in_digit;         /* how many are in it, by a cluster */
-    uint32_t range[8], top[8]; /* of each block of a cluster: what its share of the bins holds, 1 + its topmost bin */
 };
 
 /* As ref has it: -0 and +0 are one, NaN is above all. */
@@ -74,6 +72,16 @@ struct buckets {
         const int at = (int)__fmul_rn(__fmul_rn(value_of(key), 0.5f) - low, scale);
         return (uint32_t)(at < BINS - 1 ? BINS - 1 - at : 0);
     }
+};
+
+/* A row's elements from head to end, copied to shared memory CHUNK at a time, AHEAD of them under way. */
+enum { CHUNK = 8192, AHEAD = 2 };
+struct ahead {
+    float *ring;
+    uint64_t *full; /* [AHEAD] */
+    uint32_t head, end;
+    int stage;
+    uint32_t parity;
 };
 
 /* What a block of THREADS threads does; all of them call each function. */
@@ -175,42 +183,46 @@ struct block {
     /* ---- 1: a bar ------------------------------------------------------------------------------------------------ */
 
     /* The key at a sample's rank; runs of 32 elements from places that are equally far apart. To 22 bits, downward,
-     * or to 32 where more of the sample agree in these than there is room to spare for. */
-    static __device__ __forceinline__ uint32_t bar_of(shared &s, const window &w, uint32_t k) {
+     * or to 32 where more of the sample agree in these than there is room to spare for. TOP: s.high becomes the largest
+     * key of a finite value in it, there is more room to spare, and *crowded says that it was not enough even so. */
+    template <bool TOP = false>
+    static __device__ __forceinline__ uint32_t bar_of(shared &s, const window &w, uint32_t k, bool *crowded = nullptr) {
         const uint32_t size = (w.n / 20 + 2047) / 2048 * 2048;
         const uint32_t runs = size / 32;
         const uint64_t apart = ((uint64_t)(w.n - 32) << 16) / runs; /* in 2^-16 of an element */
         uint32_t wanted = (uint32_t)((uint64_t)(k + CAPACITY) / 2 * size / w.n), prefix = 0;
         const uint32_t spare = (uint32_t)((uint64_t)(CAPACITY - k) / 8 * size / w.n);
         wanted = wanted ? wanted : 1;
-        uint32_t *const held = (uint32_t *)s.rank; /* a sample of 8192 and less is read once */
-        constexpr int EACH = 4096 / THREADS;
+        uint32_t top = 0;
+        if (TOP && threadIdx.x == 0) s.high = 0;
         for (int shift = 21; shift >= 0; shift -= shift == 21 ? 11 : 10) {
             const uint32_t known = shift == 21 ? 0 : shift == 10 ? ~0u << 21 : ~0u << 10;
             clear_bins(s);
             __syncthreads();
-            for (uint32_t base = threadIdx.x; base < size; base += 4096) {
-                uint32_t key[EACH];
+            for (uint32_t base = threadIdx.x; base < size; base += 2048) {
+                uint32_t key[2048 / THREADS];
 #pragma unroll
-                for (int j = 0; j < EACH; j++) {
+                for (int j = 0; j < 2048 / THREADS; j++) {
                     const uint32_t i = base + j * THREADS, at = (uint32_t)(i / 32 * apart >> 16) + i % 32;
-                    if (i < size)
-                        key[j] = shift < 21 && size <= 2 * CAPACITY ? held[i] : key_of(w.v[(int64_t)at * w.step]);
+                    key[j] = key_of(w.v[(int64_t)at * w.step]);
                 }
 #pragma unroll
-                for (int j = 0; j < EACH; j++) {
-                    const bool live = base + j * THREADS < size;
-                    if (shift == 21 && size <= 2 * CAPACITY && live) held[base + j * THREADS] = key[j];
-                    count_in(s, key[j] >> shift & (shift ? BINS - 1 : BINS / 2 - 1),
-                             live && ((key[j] ^ prefix) & known) == 0);
+                for (int j = 0; j < 2048 / THREADS; j++) {
+                    if (TOP && shift == 21 && key[j] < 0xff800000u) top = max(top, key[j]);
+                    count_in(s, key[j] >> shift & (shift ? BINS - 1 : BINS / 2 - 1), ((key[j] ^ prefix) & known) == 0);
                 }
+            }
+            if (TOP && shift == 21) {
+                top = __reduce_max_sync(~0u, top);
+                if (threadIdx.x % 32 == 0) atomicMax(&s.high, top);
             }
             __syncthreads();
             find_bin(s, wanted);
             prefix |= s.digit << shift, wanted -= s.before;
-            const bool enough = shift == 10 && s.bin[s.digit] <= spare;
+            const bool enough = s.bin[s.digit] <= (TOP ? 6 * spare : shift == 10 ? spare : 0);
             __syncthreads();
             if (enough) break;
+            if (TOP && shift == 0) *crowded = true;
         }
         return prefix;
     }
@@ -273,6 +285,61 @@ struct block {
         });
         __syncthreads();
         look_up(s, w);
+    }
+
+    /* The chunk, if there are so many, to a stage. */
+    static __device__ __forceinline__ void copy_ahead(const ahead &a, const window &w, uint32_t chunk, int at) {
+        if ((uint64_t)a.head + (uint64_t)chunk * CHUNK >= a.end) return;
+        const uint32_t from = a.head + chunk * CHUNK, bytes = min(a.end - from, (uint32_t)CHUNK) * 4;
+        hm::barrier_expect(&a.full[at], bytes);
+        hm::copy_bytes(a.ring + at * CHUNK, w.v + from, bytes, &a.full[at]);
+    }
+
+    /* The same; neighbours, of which copies run ahead, also of what comes before this. */
+    static __device__ __forceinline__ void start_ahead(ahead &a, const window &w) {
+        a.head = (uint32_t)(-(intptr_t)w.v >> 2) & 3u;
+        a.head = a.head < w.n ? a.head : w.n;
+        a.end = a.head + (w.n - a.head) / 4 * 4;
+        if (threadIdx.x == 0)
+            for (uint32_t i = 0; i < AHEAD; i++) copy_ahead(a, w, i, (a.stage + i) % AHEAD);
+    }
+    static __device__ __forceinline__ void collect_ahead(shared &s, const window &w, float bar, ahead &a) {
+        constexpr int QUADS = CHUNK / 4 / THREADS;
+        uint32_t chunk = 0;
+        for (uint32_t base = a.head; base < a.end; base += CHUNK, chunk++) {
+            const uint32_t quads = min(a.end - base, (uint32_t)CHUNK) / 4;
+            const float *from = a.ring + a.stage * CHUNK;
+            uint32_t chosen = 0;
+            hm::barrier_wait(&a.full[a.stage], a.parity);
+#pragma unroll
+            for (int j = 0; j < QUADS; j++) {
+                const uint32_t i = j * THREADS + threadIdx.x;
+                if (i >= quads) continue;
+                const float4 v = ((const float4 *)from)[i];
+                chosen |= (uint32_t)(!(v.x < bar) | !(v.y < bar) << 1 | !(v.z < bar) << 2 | !(v.w < bar) << 3) << 4 * j;
+            }
+            if (*(volatile uint32_t *)&s.count > CAPACITY) chosen = 0;
+            if (__any_sync(~0u, chosen)) {
+                uint32_t at = place_of(s, chosen);
+                for (; chosen; chosen &= chosen - 1, at++) {
+                    const int j = __ffs((int)chosen) - 1;
+                    const uint32_t i = 4 * (j / 4 * THREADS + threadIdx.x) + j % 4;
+                    if (at < CAPACITY) s.rank[at] = rank_of(key_of(from[i]), base + i);
+                }
+            }
+            __syncthreads();
+            if (threadIdx.x == 0) copy_ahead(a, w, chunk + AHEAD, a.stage);
+            if (++a.stage == AHEAD) a.stage = 0, a.parity ^= 1;
+        }
+        if (threadIdx.x < 32) { /* at most three at each end */
+            const uint32_t i = threadIdx.x < a.head ? threadIdx.x : a.end + threadIdx.x - a.head;
+            const bool take = i < w.n && !(w.v[i] < bar);
+            if (__any_sync(~0u, take)) {
+                const uint32_t at = place_of(s, take);
+                if (take && at < CAPACITY) s.rank[at] = rank_of(key_of(w.v[i]), i);
+            }
+        }
+        __syncthreads();
     }
 
     /* The k largest ranks up to `most`, and a few more where there is room. */
@@ -424,9 +491,17 @@ __device__ __forceinline__ bool window_of(const params &p, int64_t row, window *
 #include "top_k_cluster.cuh"
 
 /* N: elements that a thread reads at a time; BLOCKS: that share a multiprocessor. */
-template <int THREADS, int N, bool CLOSE, int BLOCKS>
+template <int THREADS, int N, bool CLOSE, int BLOCKS, bool COPY = false>
 __global__ void __launch_bounds__(THREADS, BLOCKS) select(const __grid_constant__ params p) {
     __shared__ shared s;
+#if __CUDA_ARCH__ >= 900
+    extern __shared__ __align__(16) float ring[];
+    __shared__ uint64_t full[AHEAD];
+    ahead a = {ring, full, 0, 0, 0, 0};
+    if (COPY && threadIdx.x == 0)
+        for (int i = 0; i < AHEAD; i++) hm::barrier_init(&full[i], 1);
+    if (COPY) __syncthreads();
+#endif
     hm::wait_for_previous();
     hm::let_next_start();
     for (int64_t row = blockIdx.x; row < p.row_count; row += gridDim.x) {
@@ -443,9 +518,15 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) select(const __grid_constant_
             const uint32_t now = k - done < each ? k - done : each;
             float bar = __uint_as_float(0x7fffffffu);
             if (threadIdx.x == 0) s.count = 0;
-            if (done == 0 && w.n > CAPACITY) bar = value_of(block<THREADS>::bar_of(s, w, now));
+#if __CUDA_ARCH__ >= 900
+            if (COPY && done == 0) block<THREADS>::start_ahead(a, w);
+#endif
+            if (done == 0 && w.n > CAPACITY) bar = value_of(block<THREADS>::template bar_of<>(s, w, now));
             __syncthreads();
-            if (done == 0) block<THREADS>::template collect_above<N, CLOSE>(s, w, bar);
+#if __CUDA_ARCH__ >= 900
+            if (COPY && done == 0) block<THREADS>::collect_ahead(s, w, bar, a);
+#endif
+            if (!COPY && done == 0) block<THREADS>::template collect_above<N, CLOSE>(s, w, bar);
             const uint32_t count = s.count;
             __syncthreads();
             if (done > 0 || count < now || count > CAPACITY)
@@ -471,25 +552,17 @@ extern "C" hm_status hm_top_k_per_row_cuda(const hm_top_k_per_row_args *args) {
     p.starts = (const int32_t *)a.row_starts.data, p.ends = (const int32_t *)a.row_ends.data;
     p.start_step = a.row_starts.stride[0], p.end_step = a.row_ends.stride[0], p.len_step = a.seq_lens.stride[0];
     p.next_n = hm::divider_of(a.next_n), p.row_count = a.logits.shape[0];
-    const int processors = hm_cuda_processors();
-    int cluster = 8;
-    while (cluster > 1 && p.row_count * cluster > processors) cluster /= 2;
-#ifdef TOPK_DEV
-    extern int topk_variant;
-    const int v = topk_variant;
-    if (v == 1 && cluster > 1 && p.step == 1 && p.k <= MOST)
-        return hm::launch(op, select_cluster<512, 8>, p.row_count * cluster, dim3(512), 0, a.stream, p, cluster);
-    if (v == 2 && cluster > 1 && p.step == 1 && p.k <= MOST)
-        return hm::launch(op, select_cluster<1024, 8>, p.row_count * cluster, dim3(1024), 0, a.stream, p, cluster);
-    if (v == 3) return hm::launch(op, select<512, 8, true, 3>, p.row_count, dim3(512), 0, a.stream, p);
-    if (v == 4) return hm::launch(op, select<256, 16, true, 4>, p.row_count, dim3(256), 0, a.stream, p);
-    if (v == 5) return hm::launch(op, select<256, 16, true, 5>, p.row_count, dim3(256), 0, a.stream, p);
-    if (v == 6) return hm::launch(op, select<384, 8, true, 4>, p.row_count, dim3(384), 0, a.stream, p);
-#else
-    if (cluster > 1 && p.step == 1 && p.k <= MOST && hm_cuda_is_90((const void *)select_cluster<512, 8>))
-        return hm::launch(op, select_cluster<512, 8>, p.row_count * cluster, dim3(512), 0, a.stream, p, cluster);
-#endif
-    const bool few = p.row_count <= processors; /* a multiprocessor for each */
+    const bool few = p.row_count <= hm_cuda_processors(); /* a multiprocessor for each */
+    if (p.step == 1 && hm_cuda_is_90((const void *)select_cluster<512>)) {
+        if (p.row_count <= 8 && p.columns > CAPACITY && p.k <= MOST) {
+            const bool wide = p.columns > 65536;
+            return hm::launch(op, wide ? select_cluster<1024> : select_cluster<512>, 8 * p.row_count,
+                              dim3(wide ? 1024 : 512), sizeof(gang<512>::memory), a.stream, p, 8);
+        }
+        if (!few)
+            return hm::launch(op, select<512, 8, true, 2, true>, p.row_count, dim3(512), (size_t)AHEAD * CHUNK * 4,
+                              a.stream, p);
+    }
     void (*kernel)(params) = p.step != 1 ? select<512, 8, false, 2>
                              : few       ? select<1024, 16, true, 1>
                                          : select<512, 16, true, 2>;
