@@ -196,13 +196,12 @@ __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
-/* blocks: at most 2^31 - 1 of them are launched. */
 template <typename P>
-static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 threads, size_t shared, void *stream,
+static hm_status launch(const char *op, void (*kernel)(P), dim3 blocks, dim3 threads, size_t shared, void *stream,
                         const P &params) {
     cudaLaunchAttribute attribute = {};
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX));
+    config.gridDim = blocks;
     config.blockDim = threads;
     config.dynamicSmemBytes = shared;
     config.stream = (cudaStream_t)stream;
@@ -211,6 +210,14 @@ static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 
     config.attrs = &attribute;
     config.numAttrs = hm_cuda_pdl_for((const void *)kernel);
     return hm_cuda_status(op, cudaLaunchKernelEx(&config, kernel, params));
+}
+
+/* blocks: at most 2^31 - 1 of them are launched. */
+template <typename P>
+static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 threads, size_t shared, void *stream,
+                        const P &params) {
+    return launch(op, kernel, dim3((unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX)), threads, shared, stream,
+                  params);
 }
 
 /* A kernel whose thread i of all does `each` of the pieces [p.first, p.end). */
