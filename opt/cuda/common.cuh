@@ -196,13 +196,13 @@ __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
-/* blocks: at most 2^31 - 1 of them are launched. cluster: blocks to a cluster, of which there is a whole number. */
+/* cluster: blocks to a cluster, along x, where there is a whole number of them. */
 template <typename P>
-static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 threads, size_t shared, void *stream,
+static hm_status launch(const char *op, void (*kernel)(P), dim3 blocks, dim3 threads, size_t shared, void *stream,
                         const P &params, int cluster = 1) {
     cudaLaunchAttribute attribute[2] = {};
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX));
+    config.gridDim = blocks;
     config.blockDim = threads;
     config.dynamicSmemBytes = shared;
     config.stream = (cudaStream_t)stream;
@@ -223,6 +223,14 @@ static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 
         config.numAttrs++;
     }
     return hm_cuda_status(op, cudaLaunchKernelEx(&config, kernel, params));
+}
+
+/* blocks: at most 2^31 - 1 of them are launched. */
+template <typename P>
+static hm_status launch(const char *op, void (*kernel)(P), int64_t blocks, dim3 threads, size_t shared, void *stream,
+                        const P &params, int cluster = 1) {
+    return launch(op, kernel, dim3((unsigned)(blocks < INT32_MAX ? blocks : INT32_MAX)), threads, shared, stream,
+                  params, cluster);
 }
 
 /* A kernel whose thread i of all does `each` of the pieces [p.first, p.end). */

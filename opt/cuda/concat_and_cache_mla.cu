@@ -50,39 +50,56 @@ __global__ void __launch_bounds__(THREADS) copy(const __grid_constant__ params p
     if (entry) *(U *)(entry + at * p.to_step) = v;
 }
 
-template <typename T>
-__global__ void __launch_bounds__(THREADS) encode_pieces(const __grid_constant__ params p) {
+/* What most calls are: counts below 2^31. A token has PARTS * LANES / EACH threads, blockDim.x of them along x. */
+struct word_params {
+    const void *kv_c, *k_pe;
+    const int64_t *slots;
+    uint8_t *cache;
+    int64_t slot_step, kv_stride, pe_stride, block_stride, entry_stride; /* bytes, but for slot_step */
+    uint32_t tokens, slot_count, block_size, block_m, block_s;
+    hm::word_rule rule;
+};
+
+template <typename T, int EACH>
+__global__ void __launch_bounds__(THREADS) encode_words(const __grid_constant__ word_params p) {
+    constexpr int WORDS = 4 * EACH, LANES_OF = LANES / EACH;
     hm::wait_for_previous();
     hm::let_next_start();
-    const int64_t i = p.first + (int64_t)blockIdx.x * THREADS + threadIdx.x, all = i / LANES;
-    const int64_t token = hm::quotient(p.pieces, all);
-    const int part = (int)(all - token * PARTS), lane = (int)(i % LANES);
-    uint8_t *entry = nullptr;
-    hm::vec<T, 8> in = {};
-    uint2 rope = {};
-    float v[8];
-    if (i < p.end) {
-        entry = entry_of(p, token);
-        if (part < HM_MLA_TILES)
-            in = *(const hm::vec<T, 8> *)((const char *)p.kv_c + token * p.kv_stride + (part * LANES + lane) * 16);
-        else rope = *(const uint2 *)((const char *)p.k_pe + token * p.pe_stride + lane * 8);
-    }
-    in.get(v);
-    float amax = hm::amax_of<8>(v);
+    const uint32_t i = blockIdx.x * THREADS + threadIdx.x, all = i / LANES_OF, lane = i % LANES_OF;
+    const uint32_t token = all / PARTS, part = all - token * PARTS;
+    int64_t slot = -1;
+    struct alignas(16) {
+        uint32_t w[WORDS];
+    } in = {};
+    struct alignas(8) {
+        uint32_t w[WORDS / 2];
+    } to;
+    if (token < p.tokens) {
+        slot = p.slots[token * p.slot_step];
+        if (part < HM_MLA_TILES) {
+            const uint4 *from =
+                (const uint4 *)((const char *)p.kv_c + token * p.kv_stride + (part * LANES + lane * EACH) * 16);
 #pragma unroll
-    for (int step = LANES / 2; step; step /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, step));
-    if (!entry) return;
+            for (int k = 0; k < EACH; k++) ((uint4 *)&in)[k] = from[k];
+        } else {
+            const uint2 *from = (const uint2 *)((const char *)p.k_pe + token * p.pe_stride + lane * (8 * EACH));
+#pragma unroll
+            for (int k = 0; k < EACH; k++) ((uint2 *)&in)[k] = from[k];
+        }
+    }
+    const float s = hm::scale_of(p.rule, hm::amax_of_words<T, WORDS, LANES_OF>(in.w));
+    if ((uint64_t)slot >= p.slot_count) return;
+    const uint32_t block = (uint32_t)(((uint64_t)(uint32_t)slot * p.block_m) >> (31 + p.block_s));
+    uint8_t *entry =
+        p.cache + block * p.block_stride + (int64_t)((uint32_t)slot - block * p.block_size) * p.entry_stride;
     if (part == HM_MLA_TILES) {
-        *(uint2 *)(entry + HM_MLA_ROPE_AT + lane * 8) = rope;
+#pragma unroll
+        for (int k = 0; k < EACH; k++) ((uint2 *)(entry + HM_MLA_ROPE_AT + lane * (8 * EACH)))[k] = ((uint2 *)&in)[k];
         return;
     }
-    const float s = hm::scale_of(p.scale_rule, amax);
-    hm::divide_by_scale<8>(p.scale_rule, s, v);
-    struct alignas(8) word {
-        uint8_t code[8];
-    } to;
-    hm::codes_of<8>(p.code_rule, v, to.code);
-    *(word *)(entry + part * HM_MLA_TILE + lane * 8) = to;
+    hm::codes_of_words<T, WORDS, true>(p.rule, s, in.w, to.w);
+#pragma unroll
+    for (int k = 0; k < EACH; k++) ((uint2 *)(entry + part * HM_MLA_TILE + lane * (8 * EACH)))[k] = ((uint2 *)&to)[k];
     if (lane == 0) *(float *)(entry + HM_MLA_SCALES_AT + 4 * part) = s;
 }
 
@@ -141,11 +158,26 @@ hm_status run_copy(const hm_concat_and_cache_mla_args &a, const hm_mla_cache &c,
 template <typename T>
 hm_status run_encode(const hm_concat_and_cache_mla_args &a, const hm_mla_cache &c, params p) {
     const bool pow2 = a.scale == HM_MLA_SCALE_POW2;
-    const bool whole = hm::aligned(a.kv_c, 16) && hm::aligned(a.k_pe, 8) && entries_at(c, 8);
-    p.pieces = hm::divider_of(PARTS), p.end = a.kv_c.shape[0] * PARTS * (whole ? LANES : 32);
+    const bool whole = hm::aligned(a.kv_c, 16) && hm::aligned(a.k_pe, 8) && entries_at(c, 8) &&
+                       hm::few(a.kv_c.shape[0] * PARTS * LANES + THREADS) && hm::few(p.slot_count);
+    p.pieces = hm::divider_of(PARTS);
     p.scale_rule = {448.0f, 1 / 448.0f, (float)hm_mla_floor(a.scale), true, pow2, false};
     p.code_rule = hm::code_rule_of(HM_F8E4M3, true);
-    return hm::launch_all(op, whole ? encode_pieces<T> : encode_any<T>, p, THREADS, 1, a.stream);
+    if (!whole) {
+        p.end = a.kv_c.shape[0] * PARTS * 32;
+        return hm::launch_all(op, encode_any<T>, p, THREADS, 1, a.stream);
+    }
+    word_params w = {};
+    w.kv_c = p.kv_c, w.k_pe = p.k_pe, w.slots = p.slots, w.cache = p.cache, w.slot_step = p.slot_step;
+    w.kv_stride = p.kv_stride, w.pe_stride = p.pe_stride;
+    w.block_stride = p.block_stride, w.entry_stride = p.entry_stride;
+    w.tokens = (uint32_t)a.kv_c.shape[0], w.slot_count = (uint32_t)p.slot_count;
+    w.block_size = (uint32_t)c.block_size, w.block_m = p.block_size.m, w.block_s = p.block_size.s;
+    w.rule = hm::word_rule_of(p.scale_rule);
+    const bool many = a.kv_c.shape[0] > hm_cuda_processors();
+    const int64_t threads = a.kv_c.shape[0] * PARTS * (LANES / (many ? 2 : 1));
+    return hm::launch(op, many ? encode_words<T, 2> : encode_words<T, 1>, (threads - 1) / THREADS + 1, dim3(THREADS), 0,
+                      a.stream, w);
 }
 
 } // namespace

@@ -1,5 +1,6 @@
 /* concat_mla_q: one access of 16 bytes a thread where everything lies at multiples of that, as the fastest plain copy
- * has it, the pieces of a row along x of the block; else one element a thread. Elements are 2 bytes of any kind. */
+ * has it, the pieces of a row along x of the block, or three where all of it fits on the device at once; else one
+ * element a thread. Elements are 2 bytes of any kind. */
 #include "common.cuh"
 
 extern "C" {
@@ -23,15 +24,45 @@ struct params {
     hm::divider row;                      /* pieces of a row */
 };
 
-__global__ void __launch_bounds__(512) concat_whole(const __grid_constant__ params p) {
+/* What every launch reads, in front. Rows are counted below 2^31. */
+struct whole_params {
+    const uint4 *nope, *pe;
+    uint4 *out;
+    int64_t nope_stride, pe_stride, out_stride; /* in pieces, from row to row, where one stride will do: SIMPLE */
+    uint32_t end;                               /* rows */
+    int split;                                  /* pieces of a row that come from nope */
+    hm::rows nope_rows, pe_rows, out_rows;
+};
+
+/* K rows a thread, blockDim.y apart. */
+template <int K, bool SIMPLE>
+__global__ void __launch_bounds__(512) concat_whole(const __grid_constant__ whole_params p) {
     hm::wait_for_previous();
     hm::let_next_start();
-    const uint32_t row = (uint32_t)p.first + blockIdx.x * blockDim.y + threadIdx.y;
-    if (row >= (uint32_t)p.end) return;
-    const int at = threadIdx.x, in = at - (int)p.split;
-    const uint4 *from = in < 0 ? (const uint4 *)((const element *)p.nope + hm::row_offset32(p.nope_rows, row)) + at
-                               : (const uint4 *)((const element *)p.pe + hm::row_offset32(p.pe_rows, row)) + in;
-    ((uint4 *)((element *)p.out + hm::row_offset32(p.out_rows, row)))[at] = *from;
+    const uint32_t row = blockIdx.x * (blockDim.y * K) + threadIdx.y;
+    const int at = threadIdx.x, in = at - p.split;
+    const uint4 *from = in < 0 ? p.nope + at : p.pe + in;
+    uint4 *to = p.out + at, v[K];
+    if (SIMPLE) {
+        const int64_t stride = in < 0 ? p.nope_stride : p.pe_stride;
+        from += row * stride, to += row * p.out_stride;
+#pragma unroll
+        for (int k = 0; k < K; k++)
+            if (row + k * blockDim.y < p.end) v[k] = from[k * blockDim.y * stride];
+#pragma unroll
+        for (int k = 0; k < K; k++)
+            if (row + k * blockDim.y < p.end) to[k * blockDim.y * p.out_stride] = v[k];
+        return;
+    }
+    const hm::rows &rows = in < 0 ? p.nope_rows : p.pe_rows;
+#pragma unroll
+    for (int k = 0; k < K; k++)
+        if (row + k * blockDim.y < p.end)
+            v[k] = *(const uint4 *)((const element *)from + hm::row_offset32(rows, row + k * blockDim.y));
+#pragma unroll
+    for (int k = 0; k < K; k++)
+        if (row + k * blockDim.y < p.end)
+            *(uint4 *)((element *)to + hm::row_offset32(p.out_rows, row + k * blockDim.y)) = v[k];
 }
 
 __global__ void __launch_bounds__(THREADS) concat_any(const __grid_constant__ params p) {
@@ -59,18 +90,28 @@ extern "C" hm_status hm_concat_mla_q_cuda(const hm_concat_mla_q_args *args) {
     int64_t count = elements / (nope + pe);
     bool whole = nope % 8 == 0 && pe % 8 == 0 && (!nope || hm::aligned(a.ql_nope, 16)) &&
                  (!pe || hm::aligned(a.q_pe, 16)) && hm::aligned(a.q_out, 16) && pieces <= MOST_PIECES &&
-                 hm::few(count + MOST_PIECES);
+                 hm::few(count + 3 * 512);
     params p = {};
     p.nope = a.ql_nope.data, p.pe = a.q_pe.data, p.out = a.q_out.data;
     p.nope_rows = hm::rows_of(a.ql_nope), p.pe_rows = hm::rows_of(a.q_pe), p.out_rows = hm::rows_of(a.q_out);
     p.nope_step = a.ql_nope.stride[last], p.pe_step = a.q_pe.stride[last], p.out_step = a.q_out.stride[last];
     if (whole) {
-        /* rows of a block: as many as make whole warps, about 128 to 256 threads */
-        int rows = 1;
-        while (pieces * rows < 128 || (pieces * rows % 32 && pieces * 2 * rows <= 512)) rows *= 2;
-        p.split = nope / 8, p.end = count;
-        return hm::launch(op, concat_whole, (count - 1) / rows + 1, dim3((unsigned)pieces, (unsigned)rows), 0, a.stream,
-                          p);
+        whole_params w = {};
+        w.nope = (const uint4 *)p.nope, w.pe = (const uint4 *)p.pe, w.out = (uint4 *)p.out;
+        w.nope_stride = p.nope_rows.stride[0] / 8, w.pe_stride = p.pe_rows.stride[0] / 8;
+        w.out_stride = p.out_rows.stride[0] / 8, w.end = (uint32_t)count, w.split = (int)(nope / 8);
+        w.nope_rows = p.nope_rows, w.pe_rows = p.pe_rows, w.out_rows = p.out_rows;
+        const bool simple = p.nope_rows.dims <= 1 && p.pe_rows.dims <= 1 && p.out_rows.dims <= 1;
+        /* Three pieces a thread for 32 to 128 KiB a multiprocessor, by measurement. */
+        const int64_t share = count * pieces / hm_cuda_processors();
+        const bool three = share >= 2048 && share <= 8192;
+        int rows = 1; /* of a block: about 128 threads; else as many as make whole warps, to 512 */
+        while (pieces * rows < 128 || (!three && pieces * rows % 32 && pieces * 2 * rows <= 512)) rows *= 2;
+        void (*kernel)(whole_params) = three    ? simple ? concat_whole<3, true> : concat_whole<3, false>
+                                          : simple ? concat_whole<1, true>
+                                                : concat_whole<1, false>;
+        return hm::launch(op, kernel, (count - 1) / (rows * (three ? 3 : 1)) + 1,
+                          dim3((unsigned)pieces, (unsigned)rows), 0, a.stream, w);
     }
     p.split = nope, p.row = hm::divider_of(nope + pe), p.end = elements;
     return hm::launch_all(op, concat_any, p, THREADS, 1, a.stream);

@@ -1,7 +1,8 @@
-/* cp_gather_indexer_k_quant_cache. A row's request is the last one that begins at or before it: a warp counts the
- * entries of cu_seq_lens up to its first row, 32 at a time, so that all of them are under way together, and its rows
- * go on from there. Where everything lies at multiples of 16 bytes a warp copies 8 or 32 rows, 16 bytes a thread; else
- * one byte a thread. */
+/* cp_gather_indexer_k_quant_cache. A row's request is the last one that begins at or before it. Where everything lies
+ * at multiples of 16 bytes a warp looks it up for its first row, its threads go on from there for one row each, and all
+ * of them copy 4 or 32 rows, 16 bytes at a time; else one byte a thread. What a row takes is a chain of three reads:
+ * cu_seq_lens, block_table, bytes. Entries of the table are read before it is known whether they are asked for; such
+ * an entry may hold anything, and nothing is made of it. */
 #include "common.cuh"
 
 extern "C" {
@@ -12,7 +13,7 @@ static const char op[] = "cp_gather_indexer_k_quant_cache";
 
 namespace {
 
-enum { THREADS = 128, TILE = HM_INDEXER_TILE };
+enum { THREADS = 128, WINDOW = 256, GROUP = HM_INDEXER_GROUP, TILE = HM_INDEXER_TILE };
 
 struct params {
     const uint8_t *cache;
@@ -29,12 +30,12 @@ struct params {
 };
 
 /* Entries of cu_seq_lens that are <= row; all threads of the warp, with the same row. */
-__device__ __forceinline__ int64_t count_up_to(const params &p, int64_t row) {
+__device__ __forceinline__ int64_t count_up_to(const int32_t *cu, int64_t step, int64_t requests, int64_t row) {
     const int lane = threadIdx.x % 32;
-    int64_t count = 0, low = 0, high = p.requests + 1; /* halves first, where there are many */
+    int64_t count = 0, low = 0, high = requests + 1; /* halves first, where there are many */
     while (high - low > 256) {
         int64_t mid = low + (high - low) / 2;
-        if (p.cu[mid * p.cu_step] <= row) low = mid + 1;
+        if (cu[mid * step] <= row) low = mid + 1;
         else high = mid;
     }
     count = low;
@@ -43,7 +44,7 @@ __device__ __forceinline__ int64_t count_up_to(const params &p, int64_t row) {
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             int64_t at = i + 32 * k + lane;
-            up_to[k] = at < high && p.cu[at * p.cu_step] <= row;
+            up_to[k] = at < high && cu[at * step] <= row;
         }
 #pragma unroll
         for (int k = 0; k < 4; k++) count += __popc(__ballot_sync(~0u, up_to[k]));
@@ -69,38 +70,117 @@ __device__ __forceinline__ int64_t code_byte(const params &p, int64_t offset, in
     return offset / TILE * TILE * p.head_dim + d / TILE * TILE * TILE + offset % TILE * TILE + d % TILE;
 }
 
+/* What every launch reads, in front; strides in bytes but for those of table and cu. */
+struct piece_params {
+    const int32_t *cu, *table;
+    const uint8_t *cache;
+    uint8_t *codes, *scales;
+    int64_t table_stride, block_stride, codes_stride, scales_stride;
+    int32_t requests, max_blocks, num_blocks, row_count, head_dim, scale_byte, groups;
+    int32_t cu_step, table_step;
+    uint32_t block_size, block_m, block_s; /* a divider */
+    float per_row;                         /* requests of a row */
+    int32_t none;                          /* -1 */
+    bool shuffle;
+};
+
 /* A warp copies ROWS rows: its first ROWS threads look up one row each, and all of them copy, with the pieces of four
- * rows in each of ROWS / 4 accesses that are under way together. first and end count these accesses. */
+ * rows in each of ROWS / 4 accesses that are under way together. Counts are below 2^31. */
 template <int ROWS>
-__global__ void __launch_bounds__(THREADS) gather_pieces(const __grid_constant__ params p) {
+__global__ void __launch_bounds__(THREADS) gather_pieces(const __grid_constant__ piece_params p) {
     constexpr int TOGETHER = ROWS / 4;
     hm::wait_for_previous();
     hm::let_next_start();
-    const int lane = threadIdx.x % 32;
-    const int64_t warp = p.first / (32 * TOGETHER) + ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
-    const int64_t row = warp * ROWS + lane, count = count_up_to(p, warp * ROWS);
-    int64_t offset = 0;
-    const uint8_t *block = nullptr;
-    if (lane < ROWS && row < p.row_count) block = block_of(p, row, count, &offset);
-    for (int group = 0; group < p.groups; group++) {
-        uint4 v[TOGETHER];
-        if (block)
-            *(uint32_t *)(p.scales + row * p.scales_stride + 4 * group) =
-                *(const uint32_t *)(block + p.scale_byte + 4 * (offset * p.groups + group));
+    const int lane = threadIdx.x % 32, first = (int)(blockIdx.x * THREADS + threadIdx.x) / 32 * ROWS;
+    const int row = first + lane;
+    /* The request of the warp's first row, its first row and that of the next one; meanwhile the block that the thread
+     * needs if there is one request, which begins at row 0. */
+    int request, start, next, ahead[2] = {}, page = (int)(((uint64_t)(uint32_t)row * p.block_m) >> (31 + p.block_s)),
+                              block = -1;
+    if (p.requests < 32) {
+        const int32_t at = lane <= p.requests ? p.cu[lane * (int64_t)p.cu_step] : INT32_MAX;
+        if (p.requests == 1 && page < p.max_blocks) block = p.table[page * (int64_t)p.table_step];
+        request = __popc(__ballot_sync(~0u, at <= first && lane <= p.requests)) - 1;
+        start = __shfl_sync(~0u, at, request & 31), next = __shfl_sync(~0u, at, (request + 1) & 31);
+    } else {
+        /* A window of entries about that of the block's first row, if all requests were of one length, is read by all
+         * threads together. A warp looks for its row there by every eighth, then one by one. */
+        __shared__ int32_t window[WINDOW];
+        const int guess = (int)(p.per_row * (float)(blockIdx.x * (THREADS / 32 * ROWS))), all = p.requests + 1;
+        int base = min(max(guess - WINDOW / 2, 0), max(all - WINDOW, 0));
 #pragma unroll
-        for (int k = 0; k < TOGETHER; k++) {
-            const int of = k * 4 + lane / 8, d = group * 128 + lane % 8 * 16;
-            const uint8_t *from = (const uint8_t *)__shfl_sync(~0u, (unsigned long long)block, of);
-            const int64_t at = __shfl_sync(~0u, (long long)offset, of);
-            if (from) v[k] = *(const uint4 *)(from + code_byte(p, at, d));
+        for (int k = 0; k < WINDOW; k += THREADS) {
+            const int entry = base + k + (int)threadIdx.x;
+            window[k + threadIdx.x] = entry < all ? p.cu[entry * (int64_t)p.cu_step] : INT32_MAX;
         }
-#pragma unroll
-        for (int k = 0; k < TOGETHER; k++) {
-            const int of = k * 4 + lane / 8, d = group * 128 + lane % 8 * 16;
-            if (__shfl_sync(~0u, (unsigned long long)block, of))
-                *(uint4 *)(p.codes + (warp * ROWS + of) * p.codes_stride + d) = v[k];
+        /* Entries of the table that are likely to be asked for, so that they are near by then. */
+        const int32_t *likely = p.table + min(max(guess - 16 + lane, 0), p.requests - 1) * p.table_stride;
+        if (p.max_blocks > 0) ahead[0] = *likely;
+        if (p.max_blocks > 8) ahead[1] = likely[8 * (int64_t)p.table_step];
+        __syncthreads();
+        int count = 8 * __popc(__ballot_sync(~0u, window[lane * 8] <= first));
+        if (count > 0) count += __popc(__ballot_sync(~0u, lane < 8 && window[count - 8 + (lane & 7)] <= first)) - 8;
+        if ((count > 0 || base == 0) && (count < WINDOW || base + WINDOW >= all)) {
+            request = base + count - 1;
+            start = count > 0 ? window[count - 1] : 0;
+            next = count < WINDOW ? window[count] : INT32_MAX;
+        } else {
+            int low = 0, high = all; /* it is not there: by halves */
+            while (low < high) {
+                const int mid = low + (high - low) / 2;
+                if (p.cu[mid * (int64_t)p.cu_step] <= first) low = mid + 1;
+                else high = mid;
+            }
+            request = low - 1;
+            start = request >= 0 ? p.cu[request * (int64_t)p.cu_step] : 0;
+            next = request < p.requests ? p.cu[(request + 1) * (int64_t)p.cu_step] : INT32_MAX;
         }
     }
+    const uint8_t *from = nullptr, *scale = nullptr; /* of this thread's row */
+    int offset = 0;
+    if (lane < ROWS && row < p.row_count) {
+        bool looked_up = p.requests == 1 && start == 0;
+        while (request < p.requests && row >= next) { /* the first row is another request's, or no one's */
+            request++, start = next, looked_up = false;
+            next = request < p.requests ? p.cu[(request + 1) * (int64_t)p.cu_step] : INT32_MAX;
+        }
+        const int position = row - start;
+        if (request >= 0 && request < p.requests && position >= 0) {
+            page = (int)(((uint64_t)(uint32_t)position * p.block_m) >> (31 + p.block_s));
+            offset = position - page * (int)p.block_size;
+            if (!looked_up) {
+                block = -1;
+                if (page < p.max_blocks) block = p.table[request * p.table_stride + page * (int64_t)p.table_step];
+            }
+            if ((uint32_t)block < (uint32_t)p.num_blocks) {
+                from = p.cache + block * p.block_stride;
+                scale = from + (p.scale_byte + 4 * offset * p.groups);
+                from += p.shuffle ? offset / TILE * TILE * p.head_dim + offset % TILE * TILE : offset * p.head_dim;
+            }
+        }
+    }
+    const uint32_t live = __ballot_sync(~0u, from != nullptr);
+    const int piece = lane % 8 * 16, step = p.shuffle ? TILE * TILE : TILE;
+#pragma unroll 1
+    for (int group = 0; group < p.groups; group++) {
+        uint4 v[TOGETHER];
+        uint32_t s = 0;
+        if (scale) s = *(const uint32_t *)(scale + 4 * group);
+#pragma unroll
+        for (int k = 0; k < TOGETHER; k++) {
+            const int of = k * 4 + lane / 8;
+            const uint8_t *at = (const uint8_t *)__shfl_sync(~0u, (unsigned long long)from, of);
+            if (live >> of & 1) v[k] = *(const uint4 *)(at + (group * (GROUP / TILE) + lane % 8) * step);
+        }
+#pragma unroll
+        for (int k = 0; k < TOGETHER; k++) {
+            const int of = k * 4 + lane / 8;
+            if (live >> of & 1) *(uint4 *)(p.codes + (first + of) * p.codes_stride + (group * GROUP + piece)) = v[k];
+        }
+        if (scale) *(uint32_t *)(p.scales + row * p.scales_stride + 4 * group) = s;
+    }
+    /* Something has to be made of what was read ahead, or the compiler leaves it out: what was done already. */
+    if (ahead[0] == p.none && ahead[1] == p.none) hm::let_next_start();
 }
 
 __global__ void __launch_bounds__(THREADS) gather_bytes(const __grid_constant__ params p) {
@@ -108,7 +188,7 @@ __global__ void __launch_bounds__(THREADS) gather_bytes(const __grid_constant__ 
     hm::let_next_start();
     const int64_t i = p.first + (int64_t)blockIdx.x * THREADS + threadIdx.x;
     const int64_t row = hm::quotient(p.lanes, i), at = i - row * p.lanes.d;
-    const int64_t count = count_up_to(p, hm::quotient(p.lanes, i - threadIdx.x % 32));
+    const int64_t count = count_up_to(p.cu, p.cu_step, p.requests, hm::quotient(p.lanes, i - threadIdx.x % 32));
     int64_t offset = 0;
     if (i >= p.end) return;
     const uint8_t *block = block_of(p, row, count, &offset);
@@ -142,14 +222,27 @@ extern "C" hm_status hm_cp_gather_indexer_k_quant_cache_cuda(const hm_cp_gather_
     p.codes_stride = a.dst_k.stride[0], p.codes_step = a.dst_k.stride[1];
     p.scales_stride = a.dst_scale.stride[0] * p.scale_width, p.scales_step = a.dst_scale.stride[1] * p.scale_width;
     p.block_size = hm::divider_of(c.block_size), p.shuffle = a.layout == HM_LAYOUT_SHUFFLE;
-    const bool whole = hm::aligned(a.dst_k, 16) && hm::aligned(a.dst_scale, 4) && (intptr_t)c.data % 16 == 0 &&
-                       c.block_stride % 16 == 0;
     p.row_count = a.dst_k.shape[0];
+    const bool whole = hm::aligned(a.dst_k, 16) && hm::aligned(a.dst_scale, 4) && (intptr_t)c.data % 16 == 0 &&
+                       c.block_stride % 16 == 0 && hm::few(p.row_count + 32 * THREADS) && hm::few(c.num_blocks) &&
+                       hm::few(p.max_blocks) && hm::few(p.requests + 1) && hm::few(c.block_size * c.entry) &&
+                       hm::few(p.cu_step) && hm::few(-p.cu_step) && hm::few(p.table_step) && hm::few(-p.table_step);
     if (!whole) {
         p.lanes = hm::divider_of(c.entry), p.end = p.row_count * c.entry;
         return hm::launch_all(op, gather_bytes, p, THREADS, 1, a.stream);
     }
+    piece_params q = {};
+    q.cu = p.cu, q.table = p.table, q.cache = p.cache, q.codes = p.codes, q.scales = p.scales;
+    q.table_stride = p.table_stride, q.block_stride = p.block_stride;
+    q.codes_stride = p.codes_stride, q.scales_stride = p.scales_stride;
+    q.requests = (int32_t)p.requests, q.max_blocks = (int32_t)p.max_blocks, q.num_blocks = (int32_t)p.num_blocks;
+    q.row_count = (int32_t)p.row_count, q.head_dim = (int32_t)p.head_dim, q.scale_byte = (int32_t)p.scale_byte;
+    q.groups = p.groups, q.cu_step = (int32_t)p.cu_step, q.table_step = (int32_t)p.table_step, q.shuffle = p.shuffle,
+    q.none = -1;
+    q.block_size = (uint32_t)c.block_size, q.block_m = p.block_size.m, q.block_s = p.block_size.s;
+    q.per_row = (float)((double)p.requests / (double)p.row_count);
     const bool many = p.row_count > (int64_t)hm_cuda_processors() * 128;
-    p.end = (p.row_count + 31) / 32 * 256;
-    return hm::launch_all(op, many ? gather_pieces<32> : gather_pieces<8>, p, THREADS, many ? 8 : 2, a.stream);
+    const int rows = many ? 32 : 4;
+    void (*kernel)(piece_params) = many ? gather_pieces<32> : gather_pieces<4>;
+    return hm::launch(op, kernel, (p.row_count - 1) / (rows * (THREADS / 32)) + 1, dim3(THREADS), 0, a.stream, q);
 }

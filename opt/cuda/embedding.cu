@@ -9,7 +9,7 @@ static const char op[] = "embedding";
 
 namespace {
 
-enum { THREADS = 128 };
+enum { THREADS = 128, EACH = 2 };
 
 struct params {
     const void *ids, *table;
@@ -70,11 +70,11 @@ extern "C" hm_status hm_embedding_cuda(const hm_embedding_args *args) {
     p.size = size, p.wide_ids = a.ids.dtype == HM_I64;
     p.pieces = hidden / (whole ? 16 / size : 1);
     const bool wide = whole && p.pieces > THREADS;
-    const int64_t lanes = THREADS * (wide ? 4 : 1), blocks = (p.pieces - 1) / lanes + 1;
+    const int64_t lanes = THREADS * (wide ? EACH : 1), blocks = (p.pieces - 1) / lanes + 1;
     p.blocks = hm::divider_of(blocks), p.end = elements / hidden * blocks * lanes;
-    void (*kernel)(params) = wide        ? gather<uint4, 4>
+    void (*kernel)(params) = wide        ? gather<uint4, EACH>
                              : whole     ? gather<uint4, 1>
                              : size == 2 ? gather<uint16_t, 1>
                                          : gather<uint32_t, 1>;
-    return hm::launch_all(op, kernel, p, THREADS, wide ? 4 : 1, a.stream);
+    return hm::launch_all(op, kernel, p, THREADS, wide ? EACH : 1, a.stream);
 }

@@ -1,5 +1,5 @@
 /* indexer_k_quant_and_cache: 16 threads a group of 128, 16 bytes of the key and 8 codes each, where everything lies at
- * multiples of that; else a warp a group. */
+ * multiples of that, or 8 threads with twice as much each, where there are many; else a warp a group. */
 #include "fp8.cuh"
 
 extern "C" {
@@ -30,41 +30,51 @@ __device__ __forceinline__ int64_t code_byte(const params &p, int64_t offset, in
     return offset / TILE * TILE * p.head_dim + d / TILE * TILE * TILE + offset % TILE * TILE + d % TILE;
 }
 
-/* For what is counted below 2^31: threads, slots and bytes of a block. */
-template <typename T>
-__global__ void __launch_bounds__(THREADS) write_pieces(const __grid_constant__ params p) {
+/* What most calls are: f8e4m3, everything at multiples of 16 bytes, and tokens, slots and the bytes of a block are
+ * counted below 2^31. */
+struct word_params {
+    const void *k;
+    const int64_t *slots;
+    uint8_t *cache;
+    int64_t k_stride, slot_step, block_stride;
+    uint32_t tokens, slot_count, head_dim, scales, groups; /* scales: byte of a block */
+    uint32_t block_size, block_m, block_s;                 /* a divider */
+    hm::word_rule rule;
+    bool shuffle;
+};
+
+/* A group has LANES / EACH threads, each with EACH pieces of 16 bytes side by side. blockIdx.y: group of a token. */
+template <typename T, int EACH>
+__global__ void __launch_bounds__(THREADS) write_words(const __grid_constant__ word_params p) {
+    constexpr int WORDS = 4 * EACH, THREADS_OF = LANES / EACH;
     hm::wait_for_previous();
     hm::let_next_start();
-    const uint32_t i = blockIdx.x * THREADS + threadIdx.x, all = i / LANES, lane = i % LANES;
-    const uint32_t token = hm::quotient32(p.groups, all), group = all - token * (uint32_t)p.groups.d;
-    const uint32_t d = group * GROUP + lane * 8;
-    const bool live = i < (uint32_t)p.end;
+    const uint32_t token = (blockIdx.x * THREADS + threadIdx.x) / THREADS_OF;
+    const uint32_t lane = threadIdx.x % THREADS_OF, group = blockIdx.y, d = group * GROUP + lane * (8 * EACH);
     int64_t slot = -1;
-    hm::vec<T, 8> in = {};
-    float v[8];
-    if (live) {
-        slot = p.slots[token * p.slot_step];
-        in = *(const hm::vec<T, 8> *)((const T *)p.k + token * p.k_stride + d);
-    }
-    in.get(v);
-    float amax = hm::amax_of<8>(v);
-#pragma unroll
-    for (int step = LANES / 2; step; step /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, step));
-    if ((uint64_t)slot >= (uint64_t)p.slot_count) return; /* skipped, or out of range: nothing is written */
-    const float s = hm::scale_of(p.scale_rule, amax);
-    hm::divide_by_scale<8>(p.scale_rule, s, v);
-    struct alignas(8) word {
-        uint8_t code[8];
+    struct alignas(16) {
+        uint32_t w[WORDS];
+    } in = {};
+    struct alignas(8 * EACH) {
+        uint32_t w[WORDS / 2];
     } to;
-    hm::codes_of<8>(p.code_rule, v, to.code);
-    const uint32_t block = hm::quotient32(p.block_size, (uint32_t)slot);
-    const uint32_t offset = (uint32_t)slot - block * (uint32_t)p.block_size.d, head_dim = (uint32_t)p.head_dim;
+    if (token < p.tokens) {
+        slot = p.slots[token * p.slot_step];
+        const uint4 *from = (const uint4 *)((const T *)p.k + token * p.k_stride + d);
+#pragma unroll
+        for (int i = 0; i < EACH; i++) ((uint4 *)&in)[i] = from[i];
+    }
+    const float s = hm::scale_of(p.rule, hm::amax_of_words<T, WORDS, THREADS_OF>(in.w));
+    hm::codes_of_words<T, WORDS>(p.rule, s, in.w, to.w);
+    if ((uint64_t)slot >= p.slot_count) return; /* skipped, or out of range: nothing is written */
+    const uint32_t block = (uint32_t)(((uint64_t)(uint32_t)slot * p.block_m) >> (31 + p.block_s));
+    const uint32_t offset = (uint32_t)slot - block * p.block_size;
     uint8_t *base = p.cache + block * p.block_stride;
     const uint32_t at =
-        p.shuffle ? offset / TILE * TILE * head_dim + d / TILE * (TILE * TILE) + offset % TILE * TILE + d % TILE
-                  : offset * head_dim + d;
-    *(word *)(base + at) = to;
-    if (lane == 0) *(float *)(base + ((uint32_t)p.scales + 4 * (offset * (uint32_t)p.groups.d + group))) = s;
+        p.shuffle ? offset / TILE * TILE * p.head_dim + d / TILE * (TILE * TILE) + offset % TILE * TILE + d % TILE
+                  : offset * p.head_dim + d;
+    *(decltype(to) *)(base + at) = to;
+    if (lane == 0) *(float *)(base + (p.scales + 4 * (offset * p.groups + group))) = s;
 }
 
 template <typename T>
@@ -110,11 +120,25 @@ hm_status run(const hm_indexer_k_quant_and_cache_args &a, const hm_indexer_cache
                     false};
     p.code_rule = hm::code_rule_of(fnuz ? HM_F8E4M3FNUZ : HM_F8E4M3, true);
     p.shuffle = a.layout == HM_LAYOUT_SHUFFLE;
-    const bool whole = hm::aligned(a.k, 16) && (intptr_t)c.data % 8 == 0 && c.block_stride % 8 == 0 &&
-                       hm::few(p.slot_count) && hm::few(c.block_size * c.entry) &&
-                       hm::few(a.k.shape[0] * c.groups * LANES + THREADS);
-    p.end = a.k.shape[0] * c.groups * (whole ? LANES : 32);
-    return hm::launch_all(op, whole ? write_pieces<T> : write_any<T>, p, THREADS, 1, a.stream);
+    const bool whole = hm::aligned(a.k, 16) && (intptr_t)c.data % 16 == 0 && c.block_stride % 16 == 0 &&
+                       hm::few(p.slot_count) && hm::few(c.block_size * c.entry) && c.groups <= 65535 &&
+                       hm::few(a.k.shape[0] * LANES + THREADS) && hm::has_word_rule(p.scale_rule, p.code_rule);
+    if (!whole) {
+        p.end = a.k.shape[0] * c.groups * 32;
+        return hm::launch_all(op, write_any<T>, p, THREADS, 1, a.stream);
+    }
+    word_params w = {};
+    w.k = p.k, w.slots = p.slots, w.cache = p.cache;
+    w.k_stride = p.k_stride, w.slot_step = p.slot_step, w.block_stride = p.block_stride;
+    w.tokens = (uint32_t)a.k.shape[0], w.slot_count = (uint32_t)p.slot_count;
+    w.head_dim = (uint32_t)c.head_dim, w.scales = (uint32_t)p.scales, w.groups = (uint32_t)c.groups;
+    w.block_size = (uint32_t)c.block_size, w.block_m = p.block_size.m, w.block_s = p.block_size.s;
+    w.rule = hm::word_rule_of(p.scale_rule), w.shuffle = p.shuffle;
+    const bool many = a.k.shape[0] * c.groups > (int64_t)hm_cuda_processors() * 64; /* by measurement */
+    const int64_t tokens = THREADS / LANES * (many ? 2 : 1);
+    return hm::launch(op, many ? write_words<T, 2> : write_words<T, 1>,
+                      dim3((unsigned)((a.k.shape[0] - 1) / tokens + 1), (unsigned)c.groups), dim3(THREADS), 0, a.stream,
+                      w);
 }
 
 } // namespace

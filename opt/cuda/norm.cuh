@@ -31,11 +31,11 @@ struct norm_params {
     int pieces;            /* of a thread, where the kernel does not know */
 };
 
-/* Sum of the squares of one piece; first: index of its element 0. v is not kept. */
-template <int VEC>
+/* Sum of the squares of one piece; first: index of its element 0. v is not kept. WHOLE: the mean is over all of it. */
+template <int VEC, bool WHOLE = false>
 __device__ __forceinline__ float sum_of_squares(const norm_params &p, float *v, int64_t first) {
     float half[2] = {0.0f, 0.0f};
-    if (p.partial)
+    if (!WHOLE && p.partial)
 #pragma unroll
         for (int i = 0; i < VEC; i++)
             if (first + i >= p.variance_size) v[i] = 0.0f;
@@ -75,17 +75,21 @@ __device__ __forceinline__ void add_residual(bool read_rounded, float *v, const 
 /* ---- rows that are held in registers; everything is aligned ---- */
 
 /* LATE: the weight is read when it is needed, from the first-level cache once some rows have passed. That takes fewer
- * registers, so that more rows are under way; with few rows it shows its latency. */
-template <typename T, typename W, typename R, int PIECES, bool FUSED, bool LATE>
+ * registers, so that more rows are under way; with few rows it shows its latency.
+ * PLAIN: what most calls are, without what the others need: one stride from row to row, a weight, the mean over the
+ * whole row, a row a block; the norm reads the sum as it is stored, in the dtype that the residual has. */
+template <typename T, typename W, typename R, int PIECES, bool FUSED, bool LATE, bool PLAIN>
 __global__ void __launch_bounds__(HELD_LANES, LATE &&PIECES == 2 ? 4 : 1)
     norm_held(const __grid_constant__ norm_params p) {
     constexpr int VEC = 16 / sizeof(T);
     __shared__ float shared[32];
     wait_for_previous();
-    const uint32_t row = p.first + blockIdx.x * blockDim.y + threadIdx.y;
-    auto at_row = [&](int64_t stride, const rows &r) { return p.simple ? row * stride : row_offset32(r, row); };
+    const uint32_t row = PLAIN ? blockIdx.x : p.first + blockIdx.x * blockDim.y + threadIdx.y;
+    auto at_row = [&](int64_t stride, const rows &r) {
+        return PLAIN || p.simple ? row * stride : row_offset32(r, row);
+    };
     /* pieces that this thread may touch, from its first on */
-    const int mine = (row < p.count ? p.row_pieces : 0) - (int)threadIdx.x, step = blockDim.x;
+    const int mine = (PLAIN || row < p.count ? p.row_pieces : 0) - (int)threadIdx.x, step = blockDim.x;
     const vec<T, VEC> *x = (const vec<T, VEC> *)((const T *)p.x + at_row(p.x_stride, p.x_rows)) + threadIdx.x;
     const vec<W, VEC> *w = (const vec<W, VEC> *)p.weight + threadIdx.x;
     vec<T, VEC> in[PIECES] = {};
@@ -97,7 +101,7 @@ __global__ void __launch_bounds__(HELD_LANES, LATE &&PIECES == 2 ? 4 : 1)
         if (k * step < mine) in[k] = x[k * step];
     if constexpr (FUSED) {
         const int64_t at = at_row(p.residual_stride, p.residual_rows);
-        if (sizeof(R) == sizeof(T) || p.residual_wide) {
+        if (PLAIN || sizeof(R) == sizeof(T) || p.residual_wide) {
             const vec<R, VEC> *from = (const vec<R, VEC> *)((const R *)p.residual + at) + threadIdx.x;
 #pragma unroll
             for (int k = 0; k < PIECES; k++)
@@ -116,7 +120,7 @@ __global__ void __launch_bounds__(HELD_LANES, LATE &&PIECES == 2 ? 4 : 1)
 #pragma unroll
     for (int k = 0; k < PIECES; k++) {
         weight[k].fill(1.0f);
-        if (!LATE && p.weight && k * step < mine) weight[k] = w[k * step];
+        if (!LATE && (PLAIN || p.weight) && k * step < mine) weight[k] = w[k * step];
     }
     let_next_start();
 #pragma unroll
@@ -127,20 +131,20 @@ __global__ void __launch_bounds__(HELD_LANES, LATE &&PIECES == 2 ? 4 : 1)
             float r[VEC];
             vec<R, VEC> stored;
             sums[k].get(r);
-            add_residual<R, VEC>(p.read_rounded, v, r, &stored);
+            add_residual<R, VEC>(PLAIN || p.read_rounded, v, r, &stored);
             if (k * step < mine)
                 ((vec<R, VEC> *)((R *)p.residual_out + at_row(p.residual_out_stride, p.residual_out_rows)) +
                  threadIdx.x)[k * step] = stored;
-            if (p.read_rounded) sums[k] = stored;
+            if (PLAIN || p.read_rounded) sums[k] = stored;
         }
-        sum = __fadd_rn(sum, sum_of_squares<VEC>(p, v, (int64_t)(k * step + threadIdx.x) * VEC));
+        sum = __fadd_rn(sum, sum_of_squares<VEC, PLAIN>(p, v, (int64_t)(k * step + threadIdx.x) * VEC));
     }
-    const float rs = reciprocal_root(p, sum_of_row(sum, shared));
+    const float rs = reciprocal_root(p, PLAIN ? sum_of_long_row(sum, shared) : sum_of_row(sum, shared));
     vec<T, VEC> *out = (vec<T, VEC> *)((T *)p.out + at_row(p.out_stride, p.out_rows)) + threadIdx.x;
 #pragma unroll
     for (int k = 0; k < PIECES; k++) {
         float v[VEC], wide[VEC];
-        if (LATE && p.weight && k * step < mine) weight[k] = w[k * step];
+        if (LATE && (PLAIN || p.weight) && k * step < mine) weight[k] = w[k * step];
         in[k].forget(); /* 8 words, not 16 floats, over the barrier */
         in[k].get(v);
         if constexpr (FUSED) {
@@ -148,7 +152,7 @@ __global__ void __launch_bounds__(HELD_LANES, LATE &&PIECES == 2 ? 4 : 1)
             sums[k].forget();
             sums[k].get(r);
 #pragma unroll
-            for (int i = 0; i < VEC; i++) v[i] = p.read_rounded ? r[i] : __fadd_rn(v[i], r[i]);
+            for (int i = 0; i < VEC; i++) v[i] = PLAIN || p.read_rounded ? r[i] : __fadd_rn(v[i], r[i]);
         }
         weight[k].get(wide);
         normalise<T, VEC>(p, v, rs, wide);
@@ -238,15 +242,20 @@ static hm_status norm_launch(const char *op, norm_params p, bool all_aligned, vo
     p.x_stride = p.x_rows.stride[0], p.out_stride = p.out_rows.stride[0];
     p.residual_stride = p.residual_rows.stride[0], p.residual_out_stride = p.residual_out_rows.stride[0];
     all_aligned = all_aligned && p.hidden % (16 / sizeof(T)) == 0 && few(p.rows_in_all + s.rows);
+    const bool plain = p.simple && s.rows == 1 && p.weight && !p.partial && blocks <= INT32_MAX &&
+                       (!FUSED || (p.read_rounded && (sizeof(R) == sizeof(T) || p.residual_wide)));
     /* By measurement on an H200: the weight late for a few rows a multiprocessor if rows are long, for many if
      * short. */
-    bool late = !FUSED && blocks > (int64_t)hm_cuda_processors() * (s.lanes >= 256 ? 3 : 64);
+    const bool late = !FUSED && blocks > (int64_t)hm_cuda_processors() * (s.lanes >= 256 ? 3 : 64);
     void (*kernel)(norm_params) = norm_any<T, W, R, false, FUSED>;
     if (all_aligned && s.lanes > HELD_LANES) kernel = norm_any<T, W, R, true, FUSED>;
-    else if (all_aligned && s.pieces == 1) kernel = norm_held<T, W, R, 1, FUSED, false>;
+    else if (all_aligned && s.pieces == 1) kernel = norm_held<T, W, R, 1, FUSED, false, false>;
+    else if (all_aligned && s.pieces == 2 && plain)
+        kernel = late ? norm_held<T, W, R, 2, FUSED, !FUSED, true> : norm_held<T, W, R, 2, FUSED, false, true>;
     else if (all_aligned && s.pieces == 2)
-        kernel = late ? norm_held<T, W, R, 2, FUSED, !FUSED> : norm_held<T, W, R, 2, FUSED, false>;
-    else if (all_aligned) kernel = late ? norm_held<T, W, R, 4, FUSED, !FUSED> : norm_held<T, W, R, 4, FUSED, false>;
+        kernel = late ? norm_held<T, W, R, 2, FUSED, !FUSED, false> : norm_held<T, W, R, 2, FUSED, false, false>;
+    else if (all_aligned)
+        kernel = late ? norm_held<T, W, R, 4, FUSED, !FUSED, false> : norm_held<T, W, R, 4, FUSED, false, false>;
     for (; blocks > 0; blocks -= INT32_MAX, p.first_row += (int64_t)INT32_MAX * s.rows) {
         hm_status status = launch(op, kernel, blocks, dim3(s.lanes, s.rows), 0, stream, p);
         if (status) return status;

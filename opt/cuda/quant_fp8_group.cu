@@ -11,7 +11,7 @@ static const char op[] = "quant_fp8_group";
 
 namespace {
 
-enum { THREADS = 128 };
+enum { THREADS = 128, WORD_GROUP = 128, EACH = 2 };
 
 struct params {
     const void *x;
@@ -64,6 +64,54 @@ __global__ void __launch_bounds__(THREADS) quantise_pieces(const __grid_constant
     }
 }
 
+/* What most calls are: groups of 128 elements of 16 bits, f8e4m3. flat: rows of x and codes follow one another, and so
+ * do scales. */
+struct word_params {
+    const void *x;
+    uint8_t *codes;
+    void *scale;
+    uint32_t end; /* of the threads */
+    hm::word_rule rule;
+    bool flat, scale_bytes;
+    hm::divider groups; /* of a row */
+    int64_t scale_step;
+    hm::rows x_rows, codes_rows, scale_rows;
+};
+
+/* Each thread has EACH pieces of 16 bytes side by side. */
+template <typename T>
+__global__ void __launch_bounds__(THREADS) quantise_words(const __grid_constant__ word_params p) {
+    constexpr int WORDS = 4 * EACH, LANES = WORD_GROUP / (8 * EACH);
+    hm::wait_for_previous();
+    hm::let_next_start();
+    const uint32_t i = blockIdx.x * THREADS + threadIdx.x, all = i / LANES, lane = i % LANES;
+    const bool live = i < p.end;
+    int64_t x_at = (int64_t)i * (8 * EACH), codes_at = x_at, scale_at = all;
+    if (!p.flat) {
+        const uint32_t row = hm::quotient32(p.groups, all), group = all - row * (uint32_t)p.groups.d;
+        const int64_t at = (int64_t)group * WORD_GROUP + lane * (8 * EACH);
+        x_at = hm::row_offset32(p.x_rows, row) + at, codes_at = hm::row_offset32(p.codes_rows, row) + at;
+        scale_at = hm::row_offset32(p.scale_rows, row) + group * p.scale_step;
+    }
+    struct alignas(16) {
+        uint32_t w[WORDS];
+    } in = {};
+    struct alignas(8 * EACH) {
+        uint32_t w[WORDS / 2];
+    } to;
+    if (live)
+#pragma unroll
+        for (int k = 0; k < EACH; k++) ((uint4 *)&in)[k] = ((const uint4 *)((const T *)p.x + x_at))[k];
+    const float s = hm::scale_of(p.rule, hm::amax_of_words<T, WORDS, LANES>(in.w));
+    hm::codes_of_words<T, WORDS>(p.rule, s, in.w, to.w);
+    if (!live) return;
+    *(decltype(to) *)(p.codes + codes_at) = to;
+    if (lane == 0) {
+        if (p.scale_bytes) ((uint8_t *)p.scale)[scale_at] = (uint8_t)(__float_as_uint(s) >> 23);
+        else ((float *)p.scale)[scale_at] = s;
+    }
+}
+
 template <typename T>
 __global__ void __launch_bounds__(THREADS) quantise_any(const __grid_constant__ params p) {
     hm::wait_for_previous();
@@ -84,6 +132,21 @@ __global__ void __launch_bounds__(THREADS) quantise_any(const __grid_constant__ 
         codes[k * p.codes_step] = hm::code_of(p.code_rule, v);
     }
     if (lane == 0) store_scale(p, row, group, s);
+}
+
+bool follow(const hm::rows &r, int64_t size) { return r.dims == 0 || (r.dims == 1 && r.stride[0] == size); }
+
+template <typename T>
+hm_status run_words(const hm_quant_fp8_group_args &a, const params &p) {
+    const int last = a.x.ndim - 1;
+    const int64_t lanes = WORD_GROUP / 8 / EACH, threads = hm_tensor_elements(&a.scale) * lanes;
+    word_params w = {};
+    w.x = p.x, w.codes = p.codes, w.scale = p.scale, w.end = (uint32_t)threads;
+    w.rule = hm::word_rule_of(p.scale_rule), w.scale_bytes = p.scale_bytes, w.groups = p.groups;
+    w.scale_step = p.scale_step, w.x_rows = p.x_rows, w.codes_rows = p.codes_rows, w.scale_rows = p.scale_rows;
+    w.flat = follow(p.x_rows, a.x.shape[last]) && follow(p.codes_rows, a.x.shape[last]) &&
+             follow(p.scale_rows, a.scale.shape[last]) && (p.scale_step == 1 || a.scale.shape[last] == 1);
+    return hm::launch(op, quantise_words<T>, (threads - 1) / THREADS + 1, dim3(THREADS), 0, a.stream, w);
 }
 
 template <typename T>
@@ -108,6 +171,10 @@ hm_status run(const hm_quant_fp8_group_args &a) {
                     a.divide == HM_QUANT_RECIPROCAL};
     p.code_rule = hm::code_rule_of(a.codes.dtype, a.overflow != HM_FP8_IEEE);
     p.scale_bytes = a.scale.dtype == HM_E8M0;
+    if constexpr (sizeof(T) == 2)
+        if (whole && a.group_size == WORD_GROUP && hm::aligned(a.codes, 8 * EACH) &&
+            hm::has_word_rule(p.scale_rule, p.code_rule))
+            return run_words<T>(a, p);
     return hm::launch_all(op, whole ? quantise_pieces<T> : quantise_any<T>, p, THREADS, 1, a.stream);
 }
 

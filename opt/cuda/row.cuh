@@ -40,13 +40,29 @@ static inline row_shape row_shape_of(int64_t hidden, int vec) {
 /* Sum over the lanes of each row; all threads of the block take part. shared: 32 floats. */
 __device__ __forceinline__ float sum_of_row(float v, float *shared) {
     int width = blockDim.x < 32 ? blockDim.x : 32;
-    for (int step = width / 2; step; step /= 2) v = __fadd_rn(v, __shfl_xor_sync(~0u, v, step));
+#pragma unroll
+    for (int step = 16; step; step /= 2)
+        if (step < width) v = __fadd_rn(v, __shfl_xor_sync(~0u, v, step));
     if (blockDim.x <= 32) return v;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (lane == 0) shared[warp] = v;
     __syncthreads();
     v = lane < blockDim.x / 32 ? shared[lane] : 0.0f;
     for (int step = 16; step; step /= 2) v = __fadd_rn(v, __shfl_xor_sync(~0u, v, step));
+    return v;
+}
+
+/* The same for one row of whole warps, at most 16 of them. */
+__device__ __forceinline__ float sum_of_long_row(float v, float *shared) {
+#pragma unroll
+    for (int step = 16; step; step /= 2) v = __fadd_rn(v, __shfl_xor_sync(~0u, v, step));
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (lane == 0) shared[warp] = v;
+    __syncthreads();
+    /* the butterfly's first step adds the sums of warps 16 to 31, which are 0 */
+    v = __fadd_rn((lane & 15) < blockDim.x / 32 ? shared[lane & 15] : 0.0f, 0.0f);
+#pragma unroll
+    for (int step = 8; step; step /= 2) v = __fadd_rn(v, __shfl_xor_sync(~0u, v, step));
     return v;
 }
 

@@ -43,8 +43,7 @@ struct alignas(4 * N) some {
 };
 
 template <int N>
-__device__ __forceinline__ some<N> translated(const params &p, const int32_t *base, int64_t start, const int32_t *in) {
-    some<N> v = *(const some<N> *)in;
+__device__ __forceinline__ some<N> translated(const params &p, const int32_t *base, int64_t start, some<N> v) {
 #pragma unroll
     for (int n = 0; n < N; n++) v.t[n] = translated(p, base, start, v.t[n]);
     return v;
@@ -61,7 +60,8 @@ __global__ void __launch_bounds__(THREADS) translate(const __grid_constant__ par
     for (int64_t row = blockIdx.x; row < p.row_count; row += gridDim.x) {
         const int32_t *in = p.indices + row * p.in_stride;
         int32_t *out = p.out + row * p.out_stride;
-        some<N> kept = {};
+        some<N> kept = {}; /* as it is read, on its way together with the request; then as it is written */
+        if (first < p.k) kept = *(const some<N> *)(in + first * p.in_step);
         const int64_t request = p.requests[row * p.request_step];
         if (request < 0 || request >= p.base_rows) continue;
         const int32_t *base = p.base + request * p.base_stride;
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(THREADS) translate(const __grid_constant__ par
         int count = 0; /* k is less than 2^31 wherever memory for it can be */
         bool bad = false;
         for (int64_t i = first; i < p.k; i += step) {
-            const some<N> v = translated<N>(p, base, start, in + i * p.in_step);
+            const some<N> v = translated<N>(p, base, start, i == first ? kept : *(const some<N> *)(in + i * p.in_step));
 #pragma unroll
             for (int n = 0; n < N; n++) count += v.t[n] >= 0, bad |= v.t[n] == OUT_OF_RANGE;
             if (i == first) kept = v;
@@ -78,7 +78,8 @@ __global__ void __launch_bounds__(THREADS) translate(const __grid_constant__ par
         if (threadIdx.x % 32 == 0) counts[threadIdx.x / 32] = count;
         if (__syncthreads_or(bad)) continue;
         for (int64_t i = first; i < p.k; i += step)
-            *(some<N> *)(out + i * p.out_step) = i == first ? kept : translated<N>(p, base, start, in + i * p.in_step);
+            *(some<N> *)(out + i * p.out_step) =
+                i == first ? kept : translated<N>(p, base, start, *(const some<N> *)(in + i * p.in_step));
         if (p.valid && threadIdx.x < 32) {
             const int all = __reduce_add_sync(~0u, threadIdx.x < blockDim.x / 32 ? counts[threadIdx.x] : 0);
             if (threadIdx.x == 0) p.valid[row * p.valid_step] = all;
