@@ -61,7 +61,7 @@ HM_BOTH_LOCAL float exp32(hm_fixed x) {
     return (float)ldexp(round_fixed(HM_F32, mantissa), k);
 }
 
-/* ---- columns ------------------------------------------------------------------------------------------------------ */
+/* ---- columns ----------------------------------------------------------------------------------------------------- */
 
 HM_BOTH_LOCAL hm_fixed exact_frequency(const table *t, int64_t j) {
     const hm_rope_table_args *a = t->a;
@@ -114,7 +114,7 @@ HM_BOTH_LOCAL float f32_frequency(const table *t, int64_t j) {
     return f;
 }
 
-/* ---- elements ----------------------------------------------------------------------------------------------------- */
+/* ---- elements ---------------------------------------------------------------------------------------------------- */
 
 /* RN_dtype of a value within slack of v, if that is one number. */
 HM_BOTH_LOCAL bool decided(hm_dtype dtype, hm_dd v, double slack, double *r) {

@@ -63,9 +63,6 @@ __device__ __forceinline__ void barrier_expect(uint64_t *b, uint32_t bytes) {
  * themselves. */
 __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
     uint32_t done;
-#ifdef HM_BOUNDED
-    uint32_t tries = 0;
-#endif
     do {
         asm volatile(
             "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
@@ -73,9 +70,6 @@ __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
             : "=r"(done)
             : "r"(shared_address(b)), "r"(parity)
             : "memory");
-#ifdef HM_BOUNDED
-        if (++tries > 1000000) asm volatile("trap;");
-#endif
     } while (!done);
 }
 

@@ -1,5 +1,5 @@
-/* linear_cuda: on a device the bits of a row do not depend on how many rows there are, or on how they lie in memory, for
- * sizes at which different kernels do the work; the judge's cases are smaller. Exit 77 (skipped) where there is no
+/* linear_cuda: on a device the bits of a row do not depend on how many rows there are, or on how they lie in memory,
+ * for sizes at which different kernels do the work; the judge's cases are smaller. Exit 77 (skipped) where there is no
  * device. */
 #include <cuda_runtime_api.h>
 #include <hallmark/cuda.h>

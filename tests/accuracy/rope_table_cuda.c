@@ -1,5 +1,5 @@
-/* rope_table_cuda: on a device rope_table has the bits of ref, for every scaling, precision and dtype. Exit 77 (skipped)
- * where there is no device. */
+/* rope_table_cuda: on a device rope_table has the bits of ref, for every scaling, precision and dtype. Exit 77
+ * (skipped) where there is no device. */
 #include <cuda_runtime_api.h>
 #include <hallmark/cuda.h>
 #include <hallmark/rope_table.h>
