@@ -101,26 +101,24 @@ __device__ __forceinline__ void copy_word(void *to, const void *from, bool there
  * four values, and heads 8 (i / 4) + t % 4 * 2 + i % 2. Begins; products_wait says when it is done. */
 template <bool FP8>
 __device__ __forceinline__ void products_begin(float *d, const uint32_t *a, uint32_t query) {
-    const uint64_t tile =
-        (uint64_t)((query & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
+    /* rows of 128 bytes, exchanged, 8 of them 1024 bytes; the upper half of a descriptor is the same for all */
+    const uint32_t tile = __shfl_sync(~0u, (query & 0x3ffff) >> 4 | 1u << 16, 0);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
     for (int k = 0; k < kind<FP8>::STEPS; k++) {
-        const uint64_t b = tile + k / 4 * 512 + k % 4 * 2; /* 32 bytes further; the second half of f16 8192 */
+        const uint32_t b = tile + k / 4 * 512 + k % 4 * 2; /* 32 bytes further; the second half of f16 8192 */
         if (FP8)
             asm volatile(
-                "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-                "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 " HM_R32
-                ", {%32, %33, %34, %35}, %36, p, 1, 1;\n}"
+                "{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, %37, 0;\nmov.b64 b, {%36, 0x40000040};\n"
+                "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 " HM_R32 ", {%32, %33, %34, %35}, b, p, 1, 1;\n}"
                 : HM_D32
-                : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "l"(b), "r"(k > 0 ? 1 : 0));
+                : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "r"(b), "r"(k > 0 ? 1 : 0));
         else
             asm volatile(
-                "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-                "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 " HM_R32
-                ", {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
+                "{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, %37, 0;\nmov.b64 b, {%36, 0x40000040};\n"
+                "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 " HM_R32 ", {%32, %33, %34, %35}, b, p, 1, 1, 0;\n}"
                 : HM_D32
-                : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "l"(b), "r"(k > 0 ? 1 : 0));
+                : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "r"(b), "r"(k > 0 ? 1 : 0));
     }
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
@@ -507,6 +505,7 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
             if (lane == 0) barrier_arrive(&s.empty[stage]);
             take_keys<FP8>(a, raw[0], raw[1], p.fnuz);
             const int column = (tile + k) * 64 + out_key;
+            float *out = p.logits + row * p.logits_row + column * p.logits_step;
 #pragma unroll 1
             for (int token = 0; token < of.tokens; token++) {
                 float d[32], w[16], sum[2];
@@ -516,8 +515,8 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
                 sum_heads(d, w, sum);
                 float v = share_pair(sum, t);
                 v = __fadd_rn(v, __shfl_xor_sync(~0u, v, 2));
-                if (t < 2 && (sound >> token & 1) && column < s.end[token])
-                    p.logits[(row + token) * p.logits_row + column * p.logits_step] = __fmul_rn(v, scale);
+                if (t < 2 && (sound >> token & 1) && column < s.end[token]) *out = __fmul_rn(v, scale);
+                out += p.logits_row;
             }
         }
         n += here;
