@@ -132,13 +132,27 @@ __device__ __forceinline__ float scale_at(const logits_params &p, const uint8_t 
 /* ---- codes as f16 ------------------------------------------------------------------------------------------------ */
 
 /* The values of codes 0 and 1, and of 2 and 3, of a word. */
-__device__ __forceinline__ void widen_codes(uint32_t four, bool fnuz, uint32_t *low, uint32_t *high) {
-    const uint32_t factor = fnuz ? 0x58005800u : 0x5c005c00u;                    /* 2^7, 2^8 */
+template <bool FNUZ>
+__device__ __forceinline__ void widen_codes(uint32_t four, uint32_t *low, uint32_t *high) {
+#if __CUDA_ARCH__ >= 890
+    if (!FNUZ) {
+        asm("{\n.reg .b16 a, b;\nmov.b32 {a, b}, %2;\ncvt.rn.f16x2.e4m3x2 %0, a;\ncvt.rn.f16x2.e4m3x2 %1, b;\n}"
+            : "=r"(*low), "=r"(*high)
+            : "r"(four));
+        return;
+    }
+#endif
+    const uint32_t factor = FNUZ ? 0x58005800u : 0x5c005c00u;                    /* 2^7, 2^8 */
     uint32_t a = __byte_perm(four, 0, 0x1404), b = __byte_perm(four, 0, 0x3424); /* in the upper byte of each half */
     a = (a & 0x80008000u) | (a >> 1 & 0x3f803f80u), b = (b & 0x80008000u) | (b >> 1 & 0x3f803f80u);
     __half2 x = __hmul2(*(const __half2 *)&a, *(const __half2 *)&factor);
     __half2 y = __hmul2(*(const __half2 *)&b, *(const __half2 *)&factor);
     *low = *(const uint32_t *)&x, *high = *(const uint32_t *)&y;
+}
+
+__device__ __forceinline__ void widen_codes(uint32_t four, bool fnuz, uint32_t *low, uint32_t *high) {
+    if (fnuz) widen_codes<true>(four, low, high);
+    else widen_codes<false>(four, low, high);
 }
 
 __device__ __forceinline__ uint16_t widen_code(uint8_t code, bool fnuz) {
