@@ -161,29 +161,6 @@ __device__ __forceinline__ void put_word(uint8_t *tile, int head, int word, uint
     *(uint32_t *)(row + ((2 * j + 1) ^ (head & 7)) * 16) = high;
 }
 
-/* 64 codes of a head, the first or the second half of them, in four pieces: the same, by 16 bytes. */
-template <bool FP8, bool FNUZ, int TOKENS>
-__device__ __forceinline__ void put_half(uint8_t *tile, int head, int half, const uint4 *piece) {
-    const uint32_t w[4][4] = {{piece[0].x, piece[1].x, piece[2].x, piece[3].x},
-                              {piece[0].y, piece[1].y, piece[2].y, piece[3].y},
-                              {piece[0].z, piece[1].z, piece[2].z, piece[3].z},
-                              {piece[0].w, piece[1].w, piece[2].w, piece[3].w}};
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        if (FP8) {
-            *(uint4 *)(tile + head * 128 + ((half * 4 + j) ^ (head & 7)) * 16) =
-                make_uint4(w[j][0], w[j][1], w[j][2], w[j][3]);
-            continue;
-        }
-        uint4 low, high;
-        widen_codes<FNUZ>(w[j][0], &low.x, &high.x), widen_codes<FNUZ>(w[j][1], &low.y, &high.y);
-        widen_codes<FNUZ>(w[j][2], &low.z, &high.z), widen_codes<FNUZ>(w[j][3], &low.w, &high.w);
-        uint8_t *row = tile + half * (8192 * TOKENS) + head * 128;
-        *(uint4 *)(row + ((2 * j) ^ (head & 7)) * 16) = low;
-        *(uint4 *)(row + ((2 * j + 1) ^ (head & 7)) * 16) = high;
-    }
-}
-
 /* A key's two rows of registers, 8 words each, as the product wants them. */
 template <bool FP8, bool FNUZ>
 __device__ __forceinline__ void take_keys(uint32_t *a, const uint32_t *first, const uint32_t *second) {
@@ -463,8 +440,8 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
     uint8_t *stages = tiles + most * kind<FP8>::QUERY_BYTES;
     paged_shared &s = *(paged_shared *)(stages + PAGED_STAGES * PAGE_BYTES);
     const int groups = ((int)p.next_n.d + MOST_TOKENS - 1) / MOST_TOKENS;
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < PAGED_STAGES; i++) barrier_init(&s.full[i], 1), barrier_init(&s.empty[i], 4);
+    if (threadIdx.x < PAGED_STAGES) {
+        barrier_init(&s.full[threadIdx.x], 1), barrier_init(&s.empty[threadIdx.x], 4);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     wait_for_previous();
@@ -552,8 +529,13 @@ enum { FLAT_TOKENS = 32 };
 
 template <bool FP8>
 struct flat {
-    enum { GROUPS = 3, HALVES = FP8 ? 2 : 1, KEYS = 64 * HALVES * GROUPS, THREADS = 128 * (GROUPS + 1) };
-    enum { STAGES = 4, STAGE_BYTES = 2 * kind<FP8>::QUERY_BYTES, MATH_REGISTERS = 144, OTHER_REGISTERS = 80 };
+    enum { GROUPS = FP8 ? 3 : 2, HALVES = 2, KEYS = 64 * HALVES * GROUPS, THREADS = 128 * (GROUPS + 1) };
+    enum {
+        STAGES = 4,
+        STAGE_BYTES = 2 * kind<FP8>::QUERY_BYTES,
+        MATH_REGISTERS = FP8 ? 144 : 208,
+        OTHER_REGISTERS = FP8 ? 80 : 88
+    };
     struct token {
         int64_t out;             /* of the block's first key */
         int first, end, columns; /* keys of the block that the window has; that are -inf where it has not */
@@ -569,8 +551,35 @@ struct flat {
 
 #if __CUDA_ARCH_FEAT_SM90_ALL
 
-/* Byte of piece c of a key: 8 threads read 128 bytes of all banks. */
-__device__ __forceinline__ int flat_key_byte(int key, int c) { return key * DIM + (c ^ (key & 1) << 2) * 16; }
+/* Byte of piece c of a key: 8 keys' pieces lie in all banks. */
+__device__ __forceinline__ int flat_key_byte(int key, int c) { return key * DIM + (c ^ (key & 7)) * 16; }
+
+/* What a thread needs of a key's codes, piece by piece: a word of each, or (f16) two halves of one. Here the dimensions keep
+ * their order. */
+template <bool FP8>
+__device__ __forceinline__ void load_key(uint32_t *raw, const uint8_t *keys, int key, int t) {
+#pragma unroll
+    for (int c = 0; c < 8; c++) {
+        const uint8_t *piece = keys + flat_key_byte(key, c);
+        if (FP8) raw[c] = *(const uint32_t *)(piece + 4 * t);
+        else raw[c] = *(const uint16_t *)(piece + 2 * t) | (uint32_t) * (const uint16_t *)(piece + 8 + 2 * t) << 16;
+    }
+}
+
+/* A piece of 16 codes of a head, of two tokens' 128, where the product finds it. */
+template <bool FP8, bool FNUZ>
+__device__ __forceinline__ void put_piece(uint8_t *tile, int head, int c, uint4 v) {
+    if (FP8) {
+        *(uint4 *)(tile + head * 128 + (c ^ (head & 7)) * 16) = v;
+        return;
+    }
+    uint4 low, high;
+    widen_codes<FNUZ>(v.x, &low.x, &low.y), widen_codes<FNUZ>(v.y, &low.z, &low.w);
+    widen_codes<FNUZ>(v.z, &high.x, &high.y), widen_codes<FNUZ>(v.w, &high.z, &high.w);
+    uint8_t *row = tile + c / 4 * 16384 + head * 128;
+    *(uint4 *)(row + ((c % 4 * 2) ^ (head & 7)) * 16) = low;
+    *(uint4 *)(row + ((c % 4 * 2 + 1) ^ (head & 7)) * 16) = high;
+}
 
 /* 16 codes that do not lie next to each other. */
 __device__ __noinline__ uint4 piece_of(const uint8_t *code, int64_t step) {
@@ -618,27 +627,28 @@ __device__ __forceinline__ void bring_token(const logits_params &p, uint8_t *til
         const int head = i * 32 + lane;
         weight[i] = head < p.heads ? p.weights[row * p.weights_row + head * p.weights_step] : 0.0f;
     }
+    /* 32 threads have 4 heads' pieces; 8 of them write 128 bytes of all banks */
+    const int c = FP8 ? lane % 8 : lane % 4 + lane / 8 % 2 * 4, of = FP8 ? lane / 8 : lane / 16 * 2 + lane / 4 % 2;
 #pragma unroll 1
     for (int part = 0; part < 2; part++) {
-        uint4 piece[2][4];
+        uint4 piece[8];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int item = (part * 2 + i) * 32 + lane, head = item / 2, half = item % 2;
-            const uint8_t *from = q + head * p.q_head + half * 64 * p.q_step;
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                piece[i][j] = make_uint4(0, 0, 0, 0);
-                if (head >= p.heads) continue;
-                if (p.q_pieces) piece[i][j] = *(const uint4 *)(from + 16 * j);
-                else piece[i][j] = piece_of(from + 16 * j * p.q_step, p.q_step);
-            }
+        for (int i = 0; i < 8; i++) {
+            const int head = part * 32 + i * 4 + of;
+            const uint8_t *from = q + head * p.q_head + 16 * c * p.q_step;
+            piece[i] = make_uint4(0, 0, 0, 0);
+            if (head >= p.heads) continue;
+            if (p.q_pieces) piece[i] = *(const uint4 *)from;
+            else piece[i] = piece_of(from, p.q_step);
         }
         if (part == 0 && which == 0) barrier_wait(empty, parity);
+        if (!FP8 && p.fnuz) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int item = (part * 2 + i) * 32 + lane;
-            if (!FP8 && p.fnuz) put_half<FP8, true, 2>(tile, which * HEADS + item / 2, item % 2, piece[i]);
-            else put_half<FP8, false, 2>(tile, which * HEADS + item / 2, item % 2, piece[i]);
+            for (int i = 0; i < 8; i++) put_piece<FP8, true>(tile, which * HEADS + part * 32 + i * 4 + of, c, piece[i]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                put_piece<FP8, false>(tile, which * HEADS + part * 32 + i * 4 + of, c, piece[i]);
         }
     }
 #pragma unroll
@@ -725,9 +735,9 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
     typename F::shared &s = *(typename F::shared *)(keys + F::KEYS * DIM);
     const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4,
               t = lane % 4;
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < F::STAGES; i++) barrier_init(&s.full[i], 1), barrier_init(&s.empty[i], 4 * F::GROUPS);
-        barrier_init(&s.keys_full, 128), barrier_init(&s.keys_empty, 4 * F::GROUPS);
+    if (threadIdx.x < F::STAGES) {
+        barrier_init(&s.full[threadIdx.x], 1), barrier_init(&s.empty[threadIdx.x], 4 * F::GROUPS);
+        if (threadIdx.x == 0) barrier_init(&s.keys_full, 128), barrier_init(&s.keys_empty, 4 * F::GROUPS);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
@@ -749,17 +759,15 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
         const int stage = n % F::STAGES;
         barrier_wait(&s.full[stage], (uint32_t)(n / F::STAGES & 1));
         const int now = s.about[stage][0].unit;
+        if (now == NO_UNIT) break;
         if (now != unit) {
-            if (now == NO_UNIT) break;
             unit = now;
             barrier_wait(&s.keys_full, units++ & 1);
 #pragma unroll
             for (int h = 0; h < F::HALVES; h++) {
                 uint32_t raw[2][8];
 #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    *(uint4 *)(raw[i / 2] + i % 2 * 4) =
-                        *(const uint4 *)(keys + flat_key_byte(from + h * 64 + i / 2 * 8, t + i % 2 * 4));
+                for (int i = 0; i < 2; i++) load_key<FP8>(raw[i], keys, from + h * 64 + i * 8, t);
                 scale[h] = s.scale[key + h * 64];
                 take_keys<FP8>(a[h], raw[0], raw[1], p.fnuz);
             }
