@@ -10,7 +10,6 @@
 #ifndef HM_CUDA_LOGITS_SM90_CUH
 #define HM_CUDA_LOGITS_SM90_CUH
 
-#define HM_BOUNDED
 #include "logits.cuh"
 
 namespace hm {
