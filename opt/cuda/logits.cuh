@@ -1,10 +1,10 @@
 /* logits.cuh: what the indexer's kernels of logits share, and the kernel that takes every shape and stride.
  *
- * Products are exact: an e4m3 value is a f16. Its code's bits, in the places of a f16, are the value times 2^-8 (fnuz:
- * 2^-7; subnormals, too), so that one exact product brings it back. A NaN code becomes a number: what it takes part
- * in is unspecified.
- * Order of the heads. A thread of a quad has the scores of heads 8 i + 2 t and 8 i + 2 t + 1, t its place in the quad; it
- * adds their terms in ascending order, and the quad's sums meet as (0 + 1) + (2 + 3); then comes the key's scale. */
+ * Products are exact: an e4m3 value is a f16. Devices from 8.9 on convert codes; else their bits, in the places of a
+ * f16, are the value times 2^-8 (fnuz: 2^-7; subnormals, too), which one exact product undoes. What a NaN code takes
+ * part in is unspecified.
+ * Order of the heads. A thread of a quad has the scores of heads 8 i + 2 t and 8 i + 2 t + 1, t its place in the quad;
+ * it adds their terms in ascending order, and the quad's sums meet as (0 + 1) + (2 + 3); then comes the key's scale. */
 #ifndef HM_CUDA_LOGITS_CUH
 #define HM_CUDA_LOGITS_CUH
 
@@ -55,8 +55,8 @@ __device__ __forceinline__ int64_t paged_end(const logits_params &p, int64_t req
     return end > p.width || end > p.most_keys ? -1 : end < 0 ? 0 : end;
 }
 
-/* The columns [first, end) of a row that have a key; column + shift is the key. False: they are out of range, and the row
- * stays as it is. */
+/* The columns [first, end) of a row that have a key; column + shift is the key. False: they are out of range, and the
+ * row stays as it is. */
 struct logits_window {
     int64_t first, end, shift;
 };
@@ -101,8 +101,8 @@ __device__ __forceinline__ key_place key_of(const logits_params &p, int64_t requ
             base + p.scale_byte + 4 * offset};
 }
 
-/* The least page below `pages` of a request whose block is not there, among those that begin at `from` and are `step` apart;
- * INT_MAX: none. */
+/* The least page below `pages` of a request whose block is not there, among those that begin at `from` and are `step`
+ * apart; INT_MAX: none. */
 __device__ __forceinline__ int first_bad_page(const logits_params &p, int64_t request, int pages, int from, int step) {
     const int32_t *table = p.table + request * p.table_stride;
     int bad = INT_MAX;

@@ -1,11 +1,11 @@
 /* logits_sm90.cuh: the kernels of logits for compute capability 9.0a: 64 heads or fewer of 128 dimensions.
  *
- * Keys are the rows of a product and lie in registers, 64 of a warpgroup's tile; the 64 heads of a token are its columns
- * and lie in shared memory, so that the sum over heads runs within a thread and its quad. Products are of f16, with the
- * codes' exact values, or (FP8) of the codes themselves.
- * The dimensions may come in any order, the same for both sides. A thread of a quad, the t-th, has pieces t and t + 4 of 16
- * codes of a key: word j of piece 4 i + t of all t makes the columns of a step of the product that its registers stand
- * for. So the queries' words are put: put_word. Rows of 128 bytes are exchanged by 16 bytes as the product wants it.
+ * Keys are the rows of a product and lie in registers, 64 of a warpgroup's tile; the 64 heads of a token are its
+ * columns and lie in shared memory, so that the sum over heads runs within a thread and its quad. Products are of f16,
+ * with the codes' exact values, or (FP8) of the codes themselves.
+ * The dimensions may come in any order, the same for both sides. In decode a thread of a quad, the t-th, has pieces t
+ * and t + 4 of 16 codes of a key, and the queries' words are put to match: put_word. In prefill, where keys are loaded
+ * seldom, the queries keep their order: load_key. Rows of 128 bytes are exchanged by 16 bytes as the product wants it.
  * What a row's key gets does not depend on where it stands in a tile. */
 #ifndef HM_CUDA_LOGITS_SM90_CUH
 #define HM_CUDA_LOGITS_SM90_CUH
@@ -44,17 +44,11 @@ __device__ __forceinline__ void barrier_arrive_behind_copies(uint64_t *b) {
 /* Until the phase of this parity has ended. */
 __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
     uint32_t done;
-#ifdef HM_BOUNDED
-    uint32_t tries = 0;
-#endif
     do {
         asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}"
                      : "=r"(done)
                      : "r"(shared_address(b)), "r"(parity)
                      : "memory");
-#ifdef HM_BOUNDED
-        if (++tries > 2000000) asm volatile("trap;");
-#endif
     } while (!done);
 }
 /* What was written to shared memory is visible to products. */
@@ -107,8 +101,9 @@ __device__ __forceinline__ void copy_word(void *to, const void *from, bool there
                  : __VA_ARGS__                                                                                       \
                  : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "r"(b), "r"(k > 0 ? 1 : 0))
 
-/* d[64 keys x TOKENS * 64 heads] = a b^T. Thread t of the warpgroup has keys t / 32 * 16 + t % 32 / 4, + 8 for the second two
- * of each four values, and heads 8 (i / 4) + t % 4 * 2 + i % 2. Begins; products_wait says when it is done. */
+/* d[64 keys x TOKENS * 64 heads] = a b^T. Thread t of the warpgroup has keys t / 32 * 16 + t % 32 / 4, + 8 for the
+ * second two of each four values, and heads 8 (i / 4) + t % 4 * 2 + i % 2. Begins; products_wait says when it is
+ * done. */
 template <bool FP8, int TOKENS>
 __device__ __forceinline__ void products_begin(float *d, const uint32_t *a, uint32_t query) {
     /* rows of 128 bytes, exchanged, 8 of them 1024 bytes; the upper half of a descriptor is the same for all */
@@ -211,9 +206,9 @@ __device__ __forceinline__ float share_pair(const float *sum, int t) {
 
 /* ---- decode ------------------------------------------------------------------------------------------------------ */
 
-/* A block has three warpgroups that score, each a tile of 64 keys at a time, a warp that brings tiles, and three that write
- * -inf where there is no key. All tiles of all requests are one sequence, of which each block has an equal part. Tokens of
- * a request go together, up to MOST_TOKENS of them, while the keys are in registers. */
+/* A block has three warpgroups that score, each a tile of 64 keys at a time, a warp that brings tiles, and three that
+ * write -inf where there is no key. All tiles of all requests are one sequence, of which each block has an equal part.
+ * Tokens of a request go together, up to MOST_TOKENS of them, while the keys are in registers. */
 enum {
     PAGED_GROUPS = 3,
     PAGED_THREADS = 128 * (PAGED_GROUPS + 1),
@@ -311,8 +306,8 @@ __device__ __noinline__ void bring_bytes(const logits_params &p, uint8_t *to, co
 }
 
 /* Brings the block's tiles, one after the other. A warp: each lane has the codes or the scales of a piece of one of
- * TOGETHER tiles, as long as blocks and tiles have it in common; of blocks of 64 keys both at once. Copies are begun lane
- * by lane: the fewer the better. A piece whose block is not there is left out: its rows are not written. */
+ * TOGETHER tiles, as long as blocks and tiles have it in common; of blocks of 64 keys both at once. Copies are begun
+ * lane by lane: the fewer the better. A piece whose block is not there is left out: its rows are not written. */
 __device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared &s, uint8_t *stages) {
     const int lane = threadIdx.x % 32, block_size = (int)p.block_size.d;
     const bool pieces = p.key_pieces && block_size % 16 == 0;
@@ -521,9 +516,10 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
 
 /* ---- prefill ----------------------------------------------------------------------------------------------------- */
 
-/* A block has HALVES times 64 keys a warpgroup in registers, and tokens pass by in shared memory, two at a time: a warpgroup
- * more brings them, two tokens a warp. While one warpgroup adds up, the others' products are under way. The work is cut into
- * units of FLAT_TOKENS tokens and the keys of a block; a token whose window has none of these keys is passed over. */
+/* A block has HALVES times 64 keys a warpgroup in registers, and tokens pass by in shared memory, two at a time: a
+ * warpgroup more brings them, two tokens a warp. While one warpgroup adds up, the others' products are under way. The
+ * work is cut into units of FLAT_TOKENS tokens and the keys of a block; a token whose window has none of these keys is
+ * passed over. */
 enum { FLAT_TOKENS = 32 };
 
 template <bool FP8>
@@ -553,8 +549,8 @@ struct flat {
 /* Byte of piece c of a key: 8 keys' pieces lie in all banks. */
 __device__ __forceinline__ int flat_key_byte(int key, int c) { return key * DIM + (c ^ (key & 7)) * 16; }
 
-/* What a thread needs of a key's codes, piece by piece: a word of each, or (f16) two halves of one. Here the dimensions keep
- * their order. */
+/* What a thread needs of a key's codes, piece by piece: a word of each, or (f16) two halves of one. Here the
+ * dimensions keep their order. */
 template <bool FP8>
 __device__ __forceinline__ void load_key(uint32_t *raw, const uint8_t *keys, int key, int t) {
 #pragma unroll
