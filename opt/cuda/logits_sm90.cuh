@@ -212,10 +212,11 @@ __device__ __forceinline__ float share_pair(const float *sum, int t) {
 enum {
     PAGED_GROUPS = 3,
     PAGED_THREADS = 128 * (PAGED_GROUPS + 1),
-    PAGED_STAGES = 16,
-    TOGETHER = 4,                         /* tiles that are asked for at a time */
-    STAGE_SCALES = 64 * HM_INDEXER_GROUP, /* a tile is what a block of 64 keys is */
-    PAGE_BYTES = STAGE_SCALES + 64 * 4,
+    PAGED_STAGES = 12,
+    TOGETHER = 4,           /* tiles that are asked for at a time */
+    HALF_BYTES = 4096 + 64, /* 32 keys; 64 more, so that both halves can be read at once */
+    STAGE_BYTES = 67 * 128,
+    STAGE_SCALES = 2 * HALF_BYTES,
     MOST_TOKENS = 4,
     FILL = 1024 /* elements of -inf that a warp writes at a time */
 };
@@ -224,14 +225,14 @@ struct paged_shared {
     uint64_t full[PAGED_STAGES], empty[PAGED_STAGES];
     float weight[MOST_TOKENS][HEADS];
     int end[MOST_TOKENS]; /* columns of each token that have a key */
-    int bad_page;         /* of the segment, the first whose block is not there */
+    int bad_page[2];      /* of a segment, the first whose block is not there; segments take turns */
     int sum[PAGED_THREADS / 32];
     int segment, tile, count; /* the block's part: where its first tile is, and how many they are */
 };
 
 static inline size_t paged_bytes(bool fp8, int64_t next_n) {
     const size_t tokens = next_n < MOST_TOKENS ? (size_t)next_n : (size_t)MOST_TOKENS;
-    return 1024 + tokens * (fp8 ? 8192 : 16384) + PAGED_STAGES * PAGE_BYTES + sizeof(paged_shared);
+    return 1024 + tokens * (fp8 ? 8192 : 16384) + PAGED_STAGES * STAGE_BYTES + sizeof(paged_shared);
 }
 
 #if __CUDA_ARCH_FEAT_SM90_ALL
@@ -287,7 +288,7 @@ __device__ __forceinline__ void share_out(const logits_params &p, int segments, 
 
 /* Where key `key` of a tile begins in its stage. */
 __device__ __forceinline__ int key_byte(bool shuffle, int key) {
-    return shuffle ? key / 16 * 2048 + key % 16 * 16 : key * DIM;
+    return key / 32 * HALF_BYTES + (shuffle ? key % 32 / 16 * 2048 + key % 16 * 16 : key % 32 * 128);
 }
 
 /* A tile that does not lie in pieces of 16 bytes, or whose blocks are not of 16 keys: byte by byte. A warp. */
@@ -305,17 +306,13 @@ __device__ __noinline__ void bring_bytes(const logits_params &p, uint8_t *to, co
     }
 }
 
-/* Brings the block's tiles, one after the other. A warp: each lane has the codes or the scales of a piece of one of
- * TOGETHER tiles, as long as blocks and tiles have it in common; of blocks of 64 keys both at once. Copies are begun
- * lane by lane: the fewer the better. A piece whose block is not there is left out: its rows are not written. */
+/* Brings the block's tiles, one after the other. A warp: each lane has a piece of 16 keys, or its scales, of one of
+ * TOGETHER tiles. A piece whose block is not there is left out: its rows are not written. */
 __device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared &s, uint8_t *stages) {
-    const int lane = threadIdx.x % 32, block_size = (int)p.block_size.d;
-    const bool pieces = p.key_pieces && block_size % 16 == 0;
-    const int size = block_size % 64 == 0 ? 64 : block_size % 32 == 0 ? 32 : 16, parts = 64 / size; /* of a piece */
-    const bool at_once = block_size == 64, scales = !at_once && lane / parts % 2;
-    const int lanes = at_once ? 1 : 2 * parts, mine = lane / lanes, piece = lane % parts;
-    const int offset_to = scales ? STAGE_SCALES + 4 * size * piece : size * DIM * piece;
-    const uint32_t bytes = scales ? 4 * size : at_once ? PAGE_BYTES : size * DIM;
+    const int lane = threadIdx.x % 32, piece = lane % 4, mine = lane / 8, block_size = (int)p.block_size.d;
+    const bool scales = lane & 4, pieces = p.key_pieces && block_size % 16 == 0;
+    const int offset_to = scales ? STAGE_SCALES + 64 * piece : key_byte(p.shuffle, piece * 16);
+    const uint32_t bytes = scales ? 64 : 16 * DIM;
     const int count = s.count;
     int i = s.segment, tile = s.tile;
 #pragma unroll 1
@@ -326,14 +323,14 @@ __device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared
 #pragma unroll 1
             for (int k = 0; k < tiles; k++, n++) {
                 barrier_wait(&s.empty[n % PAGED_STAGES], (uint32_t)(n / PAGED_STAGES & 1) ^ 1);
-                bring_bytes(p, stages + n % PAGED_STAGES * PAGE_BYTES, of, tile + k);
+                bring_bytes(p, stages + n % PAGED_STAGES * STAGE_BYTES, of, tile + k);
                 __syncwarp();
                 if (lane == 0) barrier_arrive(&s.full[n % PAGED_STAGES]);
             }
             continue;
         }
         const int32_t *table = p.table + of.request * p.table_stride;
-        int k = mine < TOGETHER ? mine : tiles, key = (tile + k) * 64 + piece * size, page = 0;
+        int k = mine, key = (tile + k) * 64 + piece * 16, page = 0;
         int64_t block = -1;
         const auto look_up = [&]() {
             block = -1;
@@ -348,14 +345,14 @@ __device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared
             const int offset = key - page * block_size, stage = (n + k) % PAGED_STAGES;
             const uint8_t *from = p.k + block * p.block_stride + (scales ? p.scale_byte + 4 * offset : offset * DIM);
             const uint32_t parity = (uint32_t)((n + k) / PAGED_STAGES & 1) ^ 1;
-            const uint32_t all = __ballot_sync(~0u, there) >> (mine * lanes & 31) & ((2u << (parts - 1)) - 1);
+            const uint32_t all = __ballot_sync(~0u, there) >> (mine * 8) & 15u;
             const bool live = k < tiles;
             k += TOGETHER, key += 64 * TOGETHER;
             look_up();
             if (live) barrier_wait(&s.empty[stage], parity);
-            if (live && lane % lanes == 0) barrier_expect(&s.full[stage], __popc(all) * size * (DIM + 4));
+            if (live && lane % 8 == 0) barrier_expect(&s.full[stage], __popc(all) * (16 * DIM + 64));
             __syncwarp();
-            if (there) copy_bulk(stages + stage * PAGE_BYTES + offset_to, from, bytes, &s.full[stage]);
+            if (there) copy_bulk(stages + stage * STAGE_BYTES + offset_to, from, bytes, &s.full[stage]);
         }
         n += tiles;
     }
@@ -432,10 +429,10 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
     uint8_t *tiles = memory + (-(intptr_t)shared_address(memory) & 1023);
     const int most = (int)min(p.next_n.d, (int64_t)MOST_TOKENS);
     uint8_t *stages = tiles + most * kind<FP8>::QUERY_BYTES;
-    paged_shared &s = *(paged_shared *)(stages + PAGED_STAGES * PAGE_BYTES);
+    paged_shared &s = *(paged_shared *)(stages + PAGED_STAGES * STAGE_BYTES);
     const int groups = ((int)p.next_n.d + MOST_TOKENS - 1) / MOST_TOKENS;
-    if (threadIdx.x < PAGED_STAGES) {
-        barrier_init(&s.full[threadIdx.x], 1), barrier_init(&s.empty[threadIdx.x], 4);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < PAGED_STAGES; i++) barrier_init(&s.full[i], 1), barrier_init(&s.empty[i], 4);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     wait_for_previous();
@@ -448,21 +445,22 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
         else if (p.clean) clean_rows(p, warp - 1, [&](int64_t row) { return QUERIES::known(all, row); });
         return;
     }
-    const int first = warp * 16 + g, second = first + 8, out_key = t & 1 ? second : first; /* keys of a tile */
-    const int pitch = p.shuffle ? 256 : 16;
+    /* The thread's two keys of a tile: any two of it, such that 8 threads read 128 bytes of all banks. */
+    const int first = p.shuffle ? warp * 16 + g : (g & 1) * 32 + warp * 8 + g / 2, second = first + (p.shuffle ? 8 : 4);
+    const int pitch = p.shuffle ? 256 : 16, out_key = t & 1 ? second : first;
     const int from[2] = {key_byte(p.shuffle, first) + t * pitch, key_byte(p.shuffle, second) + t * pitch};
     const int count = s.count;
-    int i = s.segment, tile = s.tile;
+    int i = s.segment, tile = s.tile, turn = 0;
+    if (threadIdx.x == 0) s.bad_page[0] = INT_MAX;
     for (int n = 0; n < count; i++, tile = 0) {
         const segment of = segment_of(p, i);
         const int here = min(of.tiles() - tile, count - n);
         const int64_t row = (int64_t)of.request * p.next_n.d + of.first;
         if (here <= 0) continue;
-        if (threadIdx.x == 0) s.bad_page = INT_MAX;
         sync_some(1, 128 * PAGED_GROUPS); /* the segment before this one is done with what is in shared memory */
         typename QUERIES::held held = QUERIES::load(all, of.request, of.first);
         const int bad = first_bad_page(p, of.request, pages_of(p, of.end), threadIdx.x, 128 * PAGED_GROUPS);
-        if (bad < INT_MAX) atomicMin(&s.bad_page, bad);
+        if (bad < INT_MAX) atomicMin(&s.bad_page[turn], bad);
         if (threadIdx.x < of.tokens)
             s.end[threadIdx.x] = QUERIES::known(all, row + threadIdx.x)
                                      ? max((int)paged_end(p, of.request, of.first + threadIdx.x), 0)
@@ -475,14 +473,15 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
         }
         fence_for_async();
         sync_some(1, 128 * PAGED_GROUPS);
+        if (threadIdx.x == 0) s.bad_page[turn ^ 1] = INT_MAX;
         uint32_t sound = 0; /* the other rows stay as they are */
 #pragma unroll 1
         for (int token = 0; token < of.tokens; token++)
-            if (pages_of(p, s.end[token]) <= s.bad_page) sound |= 1u << token;
+            if (pages_of(p, s.end[token]) <= s.bad_page[turn]) sound |= 1u << token;
 #pragma unroll 1
         for (int k = (group + PAGED_GROUPS - n % PAGED_GROUPS) % PAGED_GROUPS; k < here; k += PAGED_GROUPS) {
             const int stage = (n + k) % PAGED_STAGES;
-            const uint8_t *keys = stages + stage * PAGE_BYTES;
+            const uint8_t *keys = stages + stage * STAGE_BYTES;
             barrier_wait(&s.full[stage], (uint32_t)((n + k) / PAGED_STAGES & 1));
             uint32_t raw[2][8], a[kind<FP8>::REGISTERS];
 #pragma unroll
@@ -509,7 +508,7 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
                 out += p.logits_row;
             }
         }
-        n += here;
+        n += here, turn ^= 1;
     }
 #endif
 }
@@ -709,11 +708,13 @@ __device__ __forceinline__ void bring_tokens(const logits_params &p, typename fl
                 out[column * p.logits_step] = __uint_as_float(0xff800000u);
         }
     }
-    if (n % 4 == warp && lane == 0) {
+    if (n % 4 == warp) {
         const int stage = n % F::STAGES;
         barrier_wait(&s.empty[stage], (uint32_t)(n / F::STAGES & 1) ^ 1);
-        s.about[stage][0].unit = NO_UNIT;
-        barrier_arrive(&s.full[stage]);
+        if (lane == 0) {
+            s.about[stage][0].unit = NO_UNIT;
+            barrier_arrive(&s.full[stage]);
+        }
     }
 }
 
