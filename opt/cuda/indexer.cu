@@ -1,5 +1,5 @@
-/* indexer, as three launches and no memory between them: the keys' norm, rotation and codes, straight into the cache; the
- * logits, whose blocks rotate and quantise the queries and scale the weights themselves; the selection, which is
+/* indexer, as three launches and no memory between them: the keys' norm, rotation and codes, straight into the cache;
+ * the logits, whose blocks rotate and quantise the queries and scale the weights themselves; the selection, which is
  * top_k_per_row's. What is between the steps is rounded to T where the contract says so, in registers. */
 #include "fp8.cuh"
 #include "logits_sm90.cuh"
@@ -297,7 +297,8 @@ hm_status score(const hm_indexer_args &a, const hm_indexer_cache &c) {
     return hm::launch_paged<false, rotated_queries<T>, rotated_queries<T>>(op, q, q.p, a.stream);
 }
 
-/* Lengths of requests, or of each token: these as one row where they lie like that, else place by place in a request. */
+/* Lengths of requests, or of each token: these as one row where they lie like that, else place by place in a
+ * request. */
 hm_status choose(const hm_indexer_args &a) {
     const hm_tensor &lens = a.context_lens;
     const int64_t batch = lens.shape[0], next_n = a.q.shape[0] / batch;

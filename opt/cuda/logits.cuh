@@ -1,10 +1,10 @@
 /* logits.cuh: what the indexer's kernels of logits share, and the kernel that takes every shape and stride.
  *
- * Products are exact: an e4m3 value is a f16. Its code's bits, in the places of a f16, are the value times 2^-8 (fnuz:
- * 2^-7; subnormals, too), so that one exact product brings it back. A NaN code becomes a number: what it takes part
- * in is unspecified.
- * Order of the heads. A thread of a quad has the scores of heads 8 i + 2 t and 8 i + 2 t + 1, t its place in the quad; it
- * adds their terms in ascending order, and the quad's sums meet as (0 + 1) + (2 + 3); then comes the key's scale. */
+ * Products are exact: an e4m3 value is a f16. Devices from 8.9 on convert codes; else their bits, in the places of a
+ * f16, are the value times 2^-8 (fnuz: 2^-7; subnormals, too), which one exact product undoes. What a NaN code takes
+ * part in is unspecified.
+ * Order of the heads. A thread of a quad has the scores of heads 8 i + 2 t and 8 i + 2 t + 1, t its place in the quad;
+ * it adds their terms in ascending order, and the quad's sums meet as (0 + 1) + (2 + 3); then comes the key's scale. */
 #ifndef HM_CUDA_LOGITS_CUH
 #define HM_CUDA_LOGITS_CUH
 
@@ -55,8 +55,8 @@ __device__ __forceinline__ int64_t paged_end(const logits_params &p, int64_t req
     return end > p.width || end > p.most_keys ? -1 : end < 0 ? 0 : end;
 }
 
-/* The columns [first, end) of a row that have a key; column + shift is the key. False: they are out of range, and the row
- * stays as it is. */
+/* The columns [first, end) of a row that have a key; column + shift is the key. False: they are out of range, and the
+ * row stays as it is. */
 struct logits_window {
     int64_t first, end, shift;
 };
@@ -101,8 +101,8 @@ __device__ __forceinline__ key_place key_of(const logits_params &p, int64_t requ
             base + p.scale_byte + 4 * offset};
 }
 
-/* The least page below `pages` of a request whose block is not there, among those that begin at `from` and are `step` apart;
- * INT_MAX: none. */
+/* The least page below `pages` of a request whose block is not there, among those that begin at `from` and are `step`
+ * apart; INT_MAX: none. */
 __device__ __forceinline__ int first_bad_page(const logits_params &p, int64_t request, int pages, int from, int step) {
     const int32_t *table = p.table + request * p.table_stride;
     int bad = INT_MAX;
@@ -132,13 +132,27 @@ __device__ __forceinline__ float scale_at(const logits_params &p, const uint8_t 
 /* ---- codes as f16 ------------------------------------------------------------------------------------------------ */
 
 /* The values of codes 0 and 1, and of 2 and 3, of a word. */
-__device__ __forceinline__ void widen_codes(uint32_t four, bool fnuz, uint32_t *low, uint32_t *high) {
-    const uint32_t factor = fnuz ? 0x58005800u : 0x5c005c00u;                    /* 2^7, 2^8 */
+template <bool FNUZ>
+__device__ __forceinline__ void widen_codes(uint32_t four, uint32_t *low, uint32_t *high) {
+#if __CUDA_ARCH__ >= 890
+    if (!FNUZ) {
+        asm("{\n.reg .b16 a, b;\nmov.b32 {a, b}, %2;\ncvt.rn.f16x2.e4m3x2 %0, a;\ncvt.rn.f16x2.e4m3x2 %1, b;\n}"
+            : "=r"(*low), "=r"(*high)
+            : "r"(four));
+        return;
+    }
+#endif
+    const uint32_t factor = FNUZ ? 0x58005800u : 0x5c005c00u;                    /* 2^7, 2^8 */
     uint32_t a = __byte_perm(four, 0, 0x1404), b = __byte_perm(four, 0, 0x3424); /* in the upper byte of each half */
     a = (a & 0x80008000u) | (a >> 1 & 0x3f803f80u), b = (b & 0x80008000u) | (b >> 1 & 0x3f803f80u);
     __half2 x = __hmul2(*(const __half2 *)&a, *(const __half2 *)&factor);
     __half2 y = __hmul2(*(const __half2 *)&b, *(const __half2 *)&factor);
     *low = *(const uint32_t *)&x, *high = *(const uint32_t *)&y;
+}
+
+__device__ __forceinline__ void widen_codes(uint32_t four, bool fnuz, uint32_t *low, uint32_t *high) {
+    if (fnuz) widen_codes<true>(four, low, high);
+    else widen_codes<false>(four, low, high);
 }
 
 __device__ __forceinline__ uint16_t widen_code(uint8_t code, bool fnuz) {

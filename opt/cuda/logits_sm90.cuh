@@ -1,16 +1,15 @@
 /* logits_sm90.cuh: the kernels of logits for compute capability 9.0a: 64 heads or fewer of 128 dimensions.
  *
- * Keys are the rows of a product and lie in registers, 64 of a warpgroup's tile; the 64 heads of a token are its columns
- * and lie in shared memory, so that the sum over heads runs within a thread and its quad. Products are of f16, with the
- * codes' exact values, or (FP8) of the codes themselves.
- * The dimensions may come in any order, the same for both sides. A thread of a quad, the t-th, has pieces t and t + 4 of 16
- * codes of a key: word j of piece 4 i + t of all t makes the columns of a step of the product that its registers stand
- * for. So the queries' words are put: put_word. Rows of 128 bytes are exchanged by 16 bytes as the product wants it.
+ * Keys are the rows of a product and lie in registers, 64 of a warpgroup's tile; the 64 heads of a token are its
+ * columns and lie in shared memory, so that the sum over heads runs within a thread and its quad. Products are of f16,
+ * with the codes' exact values, or (FP8) of the codes themselves.
+ * The dimensions may come in any order, the same for both sides. In decode a thread of a quad, the t-th, has pieces t
+ * and t + 4 of 16 codes of a key, and the queries' words are put to match: put_word. In prefill, where keys are loaded
+ * seldom, the queries keep their order: load_key. Rows of 128 bytes are exchanged by 16 bytes as the product wants it.
  * What a row's key gets does not depend on where it stands in a tile. */
 #ifndef HM_CUDA_LOGITS_SM90_CUH
 #define HM_CUDA_LOGITS_SM90_CUH
 
-#define HM_BOUNDED
 #include "logits.cuh"
 
 namespace hm {
@@ -45,17 +44,11 @@ __device__ __forceinline__ void barrier_arrive_behind_copies(uint64_t *b) {
 /* Until the phase of this parity has ended. */
 __device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
     uint32_t done;
-#ifdef HM_BOUNDED
-    uint32_t tries = 0;
-#endif
     do {
         asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}"
                      : "=r"(done)
                      : "r"(shared_address(b)), "r"(parity)
                      : "memory");
-#ifdef HM_BOUNDED
-        if (++tries > 2000000) asm volatile("trap;");
-#endif
     } while (!done);
 }
 /* What was written to shared memory is visible to products. */
@@ -92,45 +85,55 @@ __device__ __forceinline__ void copy_word(void *to, const void *from, bool there
 }
 
 #define HM_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define HM_D32 HM_D4(0), HM_D4(4), HM_D4(8), HM_D4(12), HM_D4(16), HM_D4(20), HM_D4(24), HM_D4(28)
-#define HM_R32                                                                                                        \
-    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, " \
-    "%24, %25, %26, %27, %28, %29, %30, %31}"
+#define HM_D32(i) \
+    HM_D4(i), HM_D4(i + 4), HM_D4(i + 8), HM_D4(i + 12), HM_D4(i + 16), HM_D4(i + 20), HM_D4(i + 24), HM_D4(i + 28)
+#define HM_R32                                                                                                       \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, " \
+    "%24, %25, %26, %27, %28, %29, %30, %31"
+#define HM_R64                                                                                                         \
+    HM_R32                                                                                                             \
+    ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, " \
+    "%54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+/* SHAPE with TYPE; A to the last: the operands behind the results. */
+#define HM_PRODUCT(SHAPE, REGISTERS, A, B, ADD, TAIL, ...)                                                           \
+    asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, " ADD ", 0;\nmov.b64 b, {" B                        \
+                 ", 0x40000040};\nwgmma.mma_async.sync.aligned." SHAPE " {" REGISTERS "}, {" A "}, b, p" TAIL ";\n}" \
+                 : __VA_ARGS__                                                                                       \
+                 : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "r"(b), "r"(k > 0 ? 1 : 0))
 
-/* d[64 keys x 64 heads] = a b^T. Thread t of the warpgroup has keys t / 32 * 16 + t % 32 / 4, + 8 for the second two of each
- * four values, and heads 8 (i / 4) + t % 4 * 2 + i % 2. Begins; products_wait says when it is done. */
-template <bool FP8>
+/* d[64 keys x TOKENS * 64 heads] = a b^T. Thread t of the warpgroup has keys t / 32 * 16 + t % 32 / 4, + 8 for the
+ * second two of each four values, and heads 8 (i / 4) + t % 4 * 2 + i % 2. Begins; products_wait says when it is
+ * done. */
+template <bool FP8, int TOKENS>
 __device__ __forceinline__ void products_begin(float *d, const uint32_t *a, uint32_t query) {
-    const uint64_t tile =
-        (uint64_t)((query & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
+    /* rows of 128 bytes, exchanged, 8 of them 1024 bytes; the upper half of a descriptor is the same for all */
+    const uint32_t tile = __shfl_sync(~0u, (query & 0x3ffff) >> 4 | 1u << 16, 0);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
     for (int k = 0; k < kind<FP8>::STEPS; k++) {
-        const uint64_t b = tile + k / 4 * 512 + k % 4 * 2; /* 32 bytes further; the second half of f16 8192 */
-        if (FP8)
-            asm volatile(
-                "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-                "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 " HM_R32
-                ", {%32, %33, %34, %35}, %36, p, 1, 1;\n}"
-                : HM_D32
-                : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "l"(b), "r"(k > 0 ? 1 : 0));
+        const uint32_t b = tile + k / 4 * (512 * TOKENS) + k % 4 * 2; /* 32 bytes further; the second half of f16 */
+        if constexpr (FP8 && TOKENS == 1)
+            HM_PRODUCT("m64n64k32.f32.e4m3.e4m3", HM_R32, "%32, %33, %34, %35", "%36", "%37", ", 1, 1", HM_D32(0));
+        else if constexpr (TOKENS == 1)
+            HM_PRODUCT("m64n64k16.f32.f16.f16", HM_R32, "%32, %33, %34, %35", "%36", "%37", ", 1, 1, 0", HM_D32(0));
+        else if constexpr (FP8)
+            HM_PRODUCT("m64n128k32.f32.e4m3.e4m3", HM_R64, "%64, %65, %66, %67", "%68", "%69", ", 1, 1", HM_D32(0),
+                       HM_D32(32));
         else
-            asm volatile(
-                "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-                "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 " HM_R32
-                ", {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
-                : HM_D32
-                : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "l"(b), "r"(k > 0 ? 1 : 0));
+            HM_PRODUCT("m64n128k16.f32.f16.f16", HM_R64, "%64, %65, %66, %67", "%68", "%69", ", 1, 1, 0", HM_D32(0),
+                       HM_D32(32));
     }
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+#undef HM_PRODUCT
 #undef HM_R32
+#undef HM_R64
 
-/* Until at most N of the products that were begun last are under way; d is that of one that is done. */
-template <int N>
+template <int TOKENS>
 __device__ __forceinline__ void products_wait(float *d) {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-    asm volatile("" : HM_D32::"memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    if constexpr (TOKENS == 1) asm volatile("" : HM_D32(0)::"memory");
+    else asm volatile("" : HM_D32(0), HM_D32(32)::"memory");
 }
 #undef HM_D32
 #undef HM_D4
@@ -152,42 +155,25 @@ __device__ __forceinline__ void put_word(uint8_t *tile, int head, int word, uint
     *(uint32_t *)(row + ((2 * j + 1) ^ (head & 7)) * 16) = high;
 }
 
-/* 64 codes of a head, the first or the second half of them, in four pieces: the same, by 16 bytes. */
-template <bool FP8>
-__device__ __forceinline__ void put_half(uint8_t *tile, int head, int half, const uint4 *piece, bool fnuz) {
-    const uint32_t w[4][4] = {{piece[0].x, piece[1].x, piece[2].x, piece[3].x},
-                              {piece[0].y, piece[1].y, piece[2].y, piece[3].y},
-                              {piece[0].z, piece[1].z, piece[2].z, piece[3].z},
-                              {piece[0].w, piece[1].w, piece[2].w, piece[3].w}};
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        if (FP8) {
-            *(uint4 *)(tile + head * 128 + ((half * 4 + j) ^ (head & 7)) * 16) =
-                make_uint4(w[j][0], w[j][1], w[j][2], w[j][3]);
-            continue;
-        }
-        uint4 low, high;
-        widen_codes(w[j][0], fnuz, &low.x, &high.x), widen_codes(w[j][1], fnuz, &low.y, &high.y);
-        widen_codes(w[j][2], fnuz, &low.z, &high.z), widen_codes(w[j][3], fnuz, &low.w, &high.w);
-        uint8_t *row = tile + half * 8192 + head * 128;
-        *(uint4 *)(row + ((2 * j) ^ (head & 7)) * 16) = low;
-        *(uint4 *)(row + ((2 * j + 1) ^ (head & 7)) * 16) = high;
-    }
-}
-
 /* A key's two rows of registers, 8 words each, as the product wants them. */
-template <bool FP8>
-__device__ __forceinline__ void take_keys(uint32_t *a, const uint32_t *first, const uint32_t *second, bool fnuz) {
+template <bool FP8, bool FNUZ>
+__device__ __forceinline__ void take_keys(uint32_t *a, const uint32_t *first, const uint32_t *second) {
 #pragma unroll
     for (int k = 0; k < kind<FP8>::STEPS; k++) {
         if (FP8) {
             a[4 * k] = first[2 * k], a[4 * k + 1] = second[2 * k];
             a[4 * k + 2] = first[2 * k + 1], a[4 * k + 3] = second[2 * k + 1];
         } else {
-            widen_codes(first[k], fnuz, &a[4 * k], &a[4 * k + 2]);
-            widen_codes(second[k], fnuz, &a[4 * k + 1], &a[4 * k + 3]);
+            widen_codes<FNUZ>(first[k], &a[4 * k], &a[4 * k + 2]);
+            widen_codes<FNUZ>(second[k], &a[4 * k + 1], &a[4 * k + 3]);
         }
     }
+}
+
+template <bool FP8>
+__device__ __forceinline__ void take_keys(uint32_t *a, const uint32_t *first, const uint32_t *second, bool fnuz) {
+    if (!FP8 && fnuz) take_keys<FP8, true>(a, first, second);
+    else take_keys<FP8, false>(a, first, second);
 }
 
 /* The weight of a head is where the thread of a quad that has its scores finds 16 bytes of its own. */
@@ -220,9 +206,9 @@ __device__ __forceinline__ float share_pair(const float *sum, int t) {
 
 /* ---- decode ------------------------------------------------------------------------------------------------------ */
 
-/* A block has three warpgroups that score, each a tile of 64 keys at a time, a warp that brings tiles, and three that write
- * -inf where there is no key. All tiles of all requests are one sequence, of which each block has an equal part. Tokens of
- * a request go together, up to MOST_TOKENS of them, while the keys are in registers. */
+/* A block has three warpgroups that score, each a tile of 64 keys at a time, a warp that brings tiles, and three that
+ * write -inf where there is no key. All tiles of all requests are one sequence, of which each block has an equal part.
+ * Tokens of a request go together, up to MOST_TOKENS of them, while the keys are in registers. */
 enum {
     PAGED_GROUPS = 3,
     PAGED_THREADS = 128 * (PAGED_GROUPS + 1),
@@ -239,7 +225,7 @@ struct paged_shared {
     uint64_t full[PAGED_STAGES], empty[PAGED_STAGES];
     float weight[MOST_TOKENS][HEADS];
     int end[MOST_TOKENS]; /* columns of each token that have a key */
-    int bad_page;         /* of the segment, the first whose block is not there */
+    int bad_page[2];      /* of a segment, the first whose block is not there; segments take turns */
     int sum[PAGED_THREADS / 32];
     int segment, tile, count; /* the block's part: where its first tile is, and how many they are */
 };
@@ -464,17 +450,17 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
     const int pitch = p.shuffle ? 256 : 16, out_key = t & 1 ? second : first;
     const int from[2] = {key_byte(p.shuffle, first) + t * pitch, key_byte(p.shuffle, second) + t * pitch};
     const int count = s.count;
-    int i = s.segment, tile = s.tile;
+    int i = s.segment, tile = s.tile, turn = 0;
+    if (threadIdx.x == 0) s.bad_page[0] = INT_MAX;
     for (int n = 0; n < count; i++, tile = 0) {
         const segment of = segment_of(p, i);
         const int here = min(of.tiles() - tile, count - n);
         const int64_t row = (int64_t)of.request * p.next_n.d + of.first;
         if (here <= 0) continue;
-        if (threadIdx.x == 0) s.bad_page = INT_MAX;
         sync_some(1, 128 * PAGED_GROUPS); /* the segment before this one is done with what is in shared memory */
         typename QUERIES::held held = QUERIES::load(all, of.request, of.first);
         const int bad = first_bad_page(p, of.request, pages_of(p, of.end), threadIdx.x, 128 * PAGED_GROUPS);
-        if (bad < INT_MAX) atomicMin(&s.bad_page, bad);
+        if (bad < INT_MAX) atomicMin(&s.bad_page[turn], bad);
         if (threadIdx.x < of.tokens)
             s.end[threadIdx.x] = QUERIES::known(all, row + threadIdx.x)
                                      ? max((int)paged_end(p, of.request, of.first + threadIdx.x), 0)
@@ -487,10 +473,11 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
         }
         fence_for_async();
         sync_some(1, 128 * PAGED_GROUPS);
+        if (threadIdx.x == 0) s.bad_page[turn ^ 1] = INT_MAX;
         uint32_t sound = 0; /* the other rows stay as they are */
 #pragma unroll 1
         for (int token = 0; token < of.tokens; token++)
-            if (pages_of(p, s.end[token]) <= s.bad_page) sound |= 1u << token;
+            if (pages_of(p, s.end[token]) <= s.bad_page[turn]) sound |= 1u << token;
 #pragma unroll 1
         for (int k = (group + PAGED_GROUPS - n % PAGED_GROUPS) % PAGED_GROUPS; k < here; k += PAGED_GROUPS) {
             const int stage = (n + k) % PAGED_STAGES;
@@ -507,52 +494,95 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
             if (lane == 0) barrier_arrive(&s.empty[stage]);
             take_keys<FP8>(a, raw[0], raw[1], p.fnuz);
             const int column = (tile + k) * 64 + out_key;
+            float *out = p.logits + row * p.logits_row + column * p.logits_step;
 #pragma unroll 1
             for (int token = 0; token < of.tokens; token++) {
                 float d[32], w[16], sum[2];
-                products_begin<FP8>(d, a, shared_address(tiles + token * kind<FP8>::QUERY_BYTES));
+                products_begin<FP8, 1>(d, a, shared_address(tiles + token * kind<FP8>::QUERY_BYTES));
                 load_weights(w, s.weight[token], t);
-                products_wait<0>(d);
+                products_wait<1>(d);
                 sum_heads(d, w, sum);
                 float v = share_pair(sum, t);
                 v = __fadd_rn(v, __shfl_xor_sync(~0u, v, 2));
-                if (t < 2 && (sound >> token & 1) && column < s.end[token])
-                    p.logits[(row + token) * p.logits_row + column * p.logits_step] = __fmul_rn(v, scale);
+                if (t < 2 && (sound >> token & 1) && column < s.end[token]) *out = __fmul_rn(v, scale);
+                out += p.logits_row;
             }
         }
-        n += here;
+        n += here, turn ^= 1;
     }
 #endif
 }
 
 /* ---- prefill ----------------------------------------------------------------------------------------------------- */
 
-/* A block has 128 keys a warpgroup in registers, and tokens pass by in shared memory: a warpgroup more brings them, a token
- * a warp. Of a token each warpgroup makes two products of 64 keys, and sums up the one while the next is under way. The work
- * is cut into units of FLAT_TOKENS tokens and the keys of a block; a token whose window has none of these keys is passed
- * over. */
+/* A block has HALVES times 64 keys a warpgroup in registers, and tokens pass by in shared memory, two at a time: a
+ * warpgroup more brings them, two tokens a warp. While one warpgroup adds up, the others' products are under way. The
+ * work is cut into units of FLAT_TOKENS tokens and the keys of a block; a token whose window has none of these keys is
+ * passed over. */
 enum { FLAT_TOKENS = 32 };
 
 template <bool FP8>
 struct flat {
-    enum { GROUPS = FP8 ? 3 : 2, KEYS = 128 * GROUPS, THREADS = 128 * (GROUPS + 1), STAGES = FP8 ? 8 : 6 };
-    enum { MATH_REGISTERS = FP8 ? 144 : 208, OTHER_REGISTERS = FP8 ? 80 : 88 };
+    enum { GROUPS = FP8 ? 3 : 2, HALVES = 2, KEYS = 64 * HALVES * GROUPS, THREADS = 128 * (GROUPS + 1) };
+    enum {
+        STAGES = 4,
+        STAGE_BYTES = 2 * kind<FP8>::QUERY_BYTES,
+        MATH_REGISTERS = FP8 ? 144 : 208,
+        OTHER_REGISTERS = FP8 ? 80 : 88
+    };
     struct token {
-        int64_t out;                   /* of the block's first key */
-        int unit, first, end, columns; /* keys of the block that the window has; that are -inf where it has not */
+        int64_t out;             /* of the block's first key */
+        int first, end, columns; /* keys of the block that the window has; that are -inf where it has not */
+        int unit;
     };
     struct shared {
-        float weight[STAGES][HEADS], scale[KEYS];
+        float weight[STAGES][2][HEADS], scale[KEYS];
         uint64_t full[STAGES], empty[STAGES], keys_full, keys_empty;
-        token about[STAGES];
+        token about[STAGES][2];
     };
-    enum { BYTES = 1024 + STAGES * kind<FP8>::QUERY_BYTES + KEYS * DIM + sizeof(shared) };
+    enum { BYTES = 1024 + STAGES * STAGE_BYTES + KEYS * DIM + sizeof(shared) };
 };
 
 #if __CUDA_ARCH_FEAT_SM90_ALL
 
-/* Byte of piece c of a key: 8 threads read 128 bytes of all banks. */
-__device__ __forceinline__ int flat_key_byte(int key, int c) { return key * DIM + (c ^ (key & 1) << 2) * 16; }
+/* Byte of piece c of a key: 8 keys' pieces lie in all banks. */
+__device__ __forceinline__ int flat_key_byte(int key, int c) { return key * DIM + (c ^ (key & 7)) * 16; }
+
+/* What a thread needs of a key's codes, piece by piece: a word of each, or (f16) two halves of one. Here the
+ * dimensions keep their order. */
+template <bool FP8>
+__device__ __forceinline__ void load_key(uint32_t *raw, const uint8_t *keys, int key, int t) {
+#pragma unroll
+    for (int c = 0; c < 8; c++) {
+        const uint8_t *piece = keys + flat_key_byte(key, c);
+        if (FP8) raw[c] = *(const uint32_t *)(piece + 4 * t);
+        else raw[c] = *(const uint16_t *)(piece + 2 * t) | (uint32_t) * (const uint16_t *)(piece + 8 + 2 * t) << 16;
+    }
+}
+
+/* A piece of 16 codes of a head, of two tokens' 128, where the product finds it. */
+template <bool FP8, bool FNUZ>
+__device__ __forceinline__ void put_piece(uint8_t *tile, int head, int c, uint4 v) {
+    if (FP8) {
+        *(uint4 *)(tile + head * 128 + (c ^ (head & 7)) * 16) = v;
+        return;
+    }
+    uint4 low, high;
+    widen_codes<FNUZ>(v.x, &low.x, &low.y), widen_codes<FNUZ>(v.y, &low.z, &low.w);
+    widen_codes<FNUZ>(v.z, &high.x, &high.y), widen_codes<FNUZ>(v.w, &high.z, &high.w);
+    uint8_t *row = tile + c / 4 * 16384 + head * 128;
+    *(uint4 *)(row + ((c % 4 * 2) ^ (head & 7)) * 16) = low;
+    *(uint4 *)(row + ((c % 4 * 2 + 1) ^ (head & 7)) * 16) = high;
+}
+
+/* 16 codes that do not lie next to each other. */
+__device__ __noinline__ uint4 piece_of(const uint8_t *code, int64_t step) {
+    uint32_t word[4];
+#pragma unroll
+    for (int k = 0; k < 4; k++, code += 4 * step)
+        word[k] = code[0] | (uint32_t)code[step] << 8 | (uint32_t)code[2 * step] << 16 | (uint32_t)code[3 * step] << 24;
+    return make_uint4(word[0], word[1], word[2], word[3]);
+}
 
 /* A quarter of the keys from `base` on. A warp. */
 template <bool FP8>
@@ -579,12 +609,11 @@ __device__ __forceinline__ void bring_keys(const logits_params &p, typename flat
     else barrier_arrive(&s.keys_full);
 }
 
-/* The queries and weights of a row. A warp, which waits until the stage is free. */
+/* The queries and weights of a row, as token `which` of a stage. A warp. */
 template <bool FP8>
-__device__ __forceinline__ void bring_token(const logits_params &p, typename flat<FP8>::shared &s, uint8_t *tiles,
-                                            int n, int64_t row) {
-    constexpr int STAGES = flat<FP8>::STAGES;
-    const int lane = threadIdx.x % 32, stage = n % STAGES;
+__device__ __forceinline__ void bring_token(const logits_params &p, uint8_t *tile, float *weights, int which,
+                                            int64_t row, uint64_t *empty, uint32_t parity) {
+    const int lane = threadIdx.x % 32;
     const uint8_t *q = p.q + row * p.q_batch;
     float weight[2];
 #pragma unroll
@@ -592,41 +621,32 @@ __device__ __forceinline__ void bring_token(const logits_params &p, typename fla
         const int head = i * 32 + lane;
         weight[i] = head < p.heads ? p.weights[row * p.weights_row + head * p.weights_step] : 0.0f;
     }
+    /* 32 threads have 4 heads' pieces; 8 of them write 128 bytes of all banks */
+    const int c = FP8 ? lane % 8 : lane % 4 + lane / 8 % 2 * 4, of = FP8 ? lane / 8 : lane / 16 * 2 + lane / 4 % 2;
 #pragma unroll 1
     for (int part = 0; part < 2; part++) {
-        uint4 piece[2][4];
+        uint4 piece[8];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int item = (part * 2 + i) * 32 + lane, head = item / 2, half = item % 2;
-            const uint8_t *from = q + head * p.q_head + half * 64 * p.q_step;
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                piece[i][j] = make_uint4(0, 0, 0, 0);
-                if (head >= p.heads) continue;
-                if (p.q_pieces) piece[i][j] = *(const uint4 *)(from + 16 * j);
-                else {
-                    uint32_t word[4];
-#pragma unroll 1
-                    for (int k = 0; k < 4; k++) {
-                        const uint8_t *code = from + (16 * j + 4 * k) * p.q_step;
-                        const uint32_t v = code[0] | (uint32_t)code[p.q_step] << 8 |
-                                           (uint32_t)code[2 * p.q_step] << 16 | (uint32_t)code[3 * p.q_step] << 24;
-                        word[0] = k == 0 ? v : word[0], word[1] = k == 1 ? v : word[1];
-                        word[2] = k == 2 ? v : word[2], word[3] = k == 3 ? v : word[3];
-                    }
-                    piece[i][j] = make_uint4(word[0], word[1], word[2], word[3]);
-                }
-            }
+        for (int i = 0; i < 8; i++) {
+            const int head = part * 32 + i * 4 + of;
+            const uint8_t *from = q + head * p.q_head + 16 * c * p.q_step;
+            piece[i] = make_uint4(0, 0, 0, 0);
+            if (head >= p.heads) continue;
+            if (p.q_pieces) piece[i] = *(const uint4 *)from;
+            else piece[i] = piece_of(from, p.q_step);
         }
-        if (part == 0) barrier_wait(&s.empty[stage], (uint32_t)(n / STAGES & 1) ^ 1);
+        if (part == 0 && which == 0) barrier_wait(empty, parity);
+        if (!FP8 && p.fnuz) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int item = (part * 2 + i) * 32 + lane;
-            put_half<FP8>(tiles + stage * kind<FP8>::QUERY_BYTES, item / 2, item % 2, piece[i], p.fnuz);
+            for (int i = 0; i < 8; i++) put_piece<FP8, true>(tile, which * HEADS + part * 32 + i * 4 + of, c, piece[i]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                put_piece<FP8, false>(tile, which * HEADS + part * 32 + i * 4 + of, c, piece[i]);
         }
     }
 #pragma unroll
-    for (int i = 0; i < 2; i++) s.weight[stage][weight_place(i * 32 + lane)] = weight[i];
+    for (int i = 0; i < 2; i++) weights[weight_place(i * 32 + lane)] = weight[i];
 }
 
 template <bool FP8>
@@ -634,8 +654,9 @@ __device__ __forceinline__ void bring_tokens(const logits_params &p, typename fl
                                              uint8_t *keys) {
     using F = flat<FP8>;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    int n = 0;
+    int n = 0; /* stages */
     uint32_t units = 0;
+#pragma unroll 1
     for (int64_t u = blockIdx.x; u < p.end; u += gridDim.x) {
         const int64_t chunk = quotient(p.tiles, u), base = (u - chunk * p.tiles.d) * F::KEYS;
         const int64_t row = chunk * FLAT_TOKENS + lane;
@@ -646,48 +667,55 @@ __device__ __forceinline__ void bring_tokens(const logits_params &p, typename fl
         const int end = (int)min(max(w.end + w.shift - base, zero), most);
         const uint32_t active = __ballot_sync(~0u, sound && first < end);
         const int columns = p.clean ? (int)min(p.width - base, most) : 0;
-        if (p.clean)
-            for (uint32_t rest = __ballot_sync(~0u, sound) & ~active; rest; rest &= rest - 1) {
-                const int i = __ffs((int)rest) - 1;
-                float *out = p.logits + (chunk * FLAT_TOKENS + i) * p.logits_row;
-                if (i % 4 != warp) continue;
-                for (int64_t column = base + lane; column < min(base + F::KEYS, p.width); column += 32)
-                    out[column * p.logits_step] = __uint_as_float(0xff800000u);
-            }
-        if (!active) continue;
-        barrier_wait(&s.keys_empty, (units & 1) ^ 1);
-        bring_keys<FP8>(p, s, keys, base, warp);
-        for (uint32_t rest = active; rest; rest &= rest - 1, n++) {
-            const int i = __ffs((int)rest) - 1, stage = n % F::STAGES;
-            const int from = __shfl_sync(~0u, first, i), to = __shfl_sync(~0u, end, i);
-            const int64_t shift = __shfl_sync(~0u, (long long)w.shift, i);
+        if (active) {
+            barrier_wait(&s.keys_empty, (units & 1) ^ 1);
+            bring_keys<FP8>(p, s, keys, base, warp);
+        }
+#pragma unroll 1
+        for (uint32_t rest = active; rest; n++) {
+            const int stage = n % F::STAGES, i = __ffs((int)rest) - 1;
+            rest &= rest - 1;
+            const int j = rest ? __ffs((int)rest) - 1 : -1;
+            rest &= rest - 1;
             if (n % 4 != warp) continue;
-            bring_token<FP8>(p, s, tiles, n, chunk * FLAT_TOKENS + i);
-            if (lane == 0)
-                s.about[stage] = {(chunk * FLAT_TOKENS + i) * p.logits_row + (base - shift) * p.logits_step, (int)units,
-                                  from, to, columns};
+            uint8_t *tile = tiles + stage * F::STAGE_BYTES;
+#pragma unroll 1
+            for (int which = 0; which < 2; which++) {
+                const int from = which ? j : i;
+                if (from >= 0)
+                    bring_token<FP8>(p, tile, s.weight[stage][which], which, chunk * FLAT_TOKENS + from,
+                                     &s.empty[stage], (uint32_t)(n / F::STAGES & 1) ^ 1);
+                typename F::token about = {0, 0, 0, 0, (int)units};
+                const int64_t shift = __shfl_sync(~0u, (long long)w.shift, from & 31);
+                const int low = __shfl_sync(~0u, first, from & 31), high = __shfl_sync(~0u, end, from & 31);
+                if (from >= 0)
+                    about = {(chunk * FLAT_TOKENS + from) * p.logits_row + (base - shift) * p.logits_step, low, high,
+                             columns, (int)units};
+                if (lane == 0) s.about[stage][which] = about;
+            }
             fence_for_async();
             __syncwarp();
             if (lane == 0) barrier_arrive(&s.full[stage]);
         }
-        units++;
+        if (active) units++;
+        if (!p.clean) continue;
+#pragma unroll 1
+        for (uint32_t rest = __ballot_sync(~0u, sound) & ~active; rest; rest &= rest - 1) {
+            const int i = __ffs((int)rest) - 1;
+            float *out = p.logits + (chunk * FLAT_TOKENS + i) * p.logits_row + base * p.logits_step;
+            if (i % 4 != warp) continue;
+            for (int column = lane; column < columns; column += 32)
+                out[column * p.logits_step] = __uint_as_float(0xff800000u);
+        }
     }
-    if (n % 4 == warp && lane == 0) {
+    if (n % 4 == warp) {
         const int stage = n % F::STAGES;
         barrier_wait(&s.empty[stage], (uint32_t)(n / F::STAGES & 1) ^ 1);
-        s.about[stage].unit = NO_UNIT;
-        barrier_arrive(&s.full[stage]);
+        if (lane == 0) {
+            s.about[stage][0].unit = NO_UNIT;
+            barrier_arrive(&s.full[stage]);
+        }
     }
-}
-
-/* Adds up what a quad has of the sums of 2 keys of each half, and writes the thread's key. */
-__device__ __forceinline__ void write_keys(const logits_params &p, const float *low, const float *high, float scale,
-                                           int t, int key, int first, int end, int columns, int64_t out) {
-    const float a = share_pair(low, t), b = share_pair(high, t);
-    const float v = __fadd_rn(t & 2 ? b : a, __shfl_xor_sync(~0u, t & 2 ? a : b, 2));
-    float *to = p.logits + out + key * p.logits_step;
-    if (key >= first && key < end) *to = __fmul_rn(v, scale);
-    else if (key < columns) *to = __uint_as_float(0xff800000u);
 }
 
 #endif
@@ -696,15 +724,16 @@ template <bool FP8>
 __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid_constant__ logits_params p) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
     using F = flat<FP8>;
+    constexpr int REGISTERS = kind<FP8>::REGISTERS;
     extern __shared__ uint8_t memory[];
     uint8_t *tiles = memory + (-(intptr_t)shared_address(memory) & 1023);
-    uint8_t *keys = tiles + F::STAGES * kind<FP8>::QUERY_BYTES;
+    uint8_t *keys = tiles + F::STAGES * F::STAGE_BYTES;
     typename F::shared &s = *(typename F::shared *)(keys + F::KEYS * DIM);
     const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4,
               t = lane % 4;
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < F::STAGES; i++) barrier_init(&s.full[i], 1), barrier_init(&s.empty[i], 4 * F::GROUPS);
-        barrier_init(&s.keys_full, 128), barrier_init(&s.keys_empty, 4 * F::GROUPS);
+    if (threadIdx.x < F::STAGES) {
+        barrier_init(&s.full[threadIdx.x], 1), barrier_init(&s.empty[threadIdx.x], 4 * F::GROUPS);
+        if (threadIdx.x == 0) barrier_init(&s.keys_full, 128), barrier_init(&s.keys_empty, 4 * F::GROUPS);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
@@ -716,59 +745,53 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
         return;
     }
     grow_registers<F::MATH_REGISTERS>();
-    const int from = group * 128 + warp * 16 + g, key = from + (t >> 1) * 64 + (t & 1) * 8;
+    const int from = group * 64 * F::HALVES + warp * 16 + g, key = from + (t & 1) * 8; /* key: that the thread writes */
     const uint32_t queries = shared_address(tiles);
-    int n = 0;
-    uint32_t low[kind<FP8>::REGISTERS], high[kind<FP8>::REGISTERS];
-    float scale;
-    barrier_wait(&s.full[0], 0);
-    typename F::token now = s.about[0];
-    for (uint32_t units = 0; now.unit != NO_UNIT; units++) {
-        barrier_wait(&s.keys_full, units & 1);
-        uint32_t raw[4][8];
+    uint32_t a[F::HALVES][REGISTERS], units = 0;
+    float scale[F::HALVES];
+    int unit = NO_UNIT;
+#pragma unroll 1
+    for (int n = 0;; n++) {
+        const int stage = n % F::STAGES;
+        barrier_wait(&s.full[stage], (uint32_t)(n / F::STAGES & 1));
+        const int now = s.about[stage][0].unit;
+        if (now == NO_UNIT) break;
+        if (now != unit) {
+            unit = now;
+            barrier_wait(&s.keys_full, units++ & 1);
 #pragma unroll
-        for (int i = 0; i < 4; i++)
+            for (int h = 0; h < F::HALVES; h++) {
+                uint32_t raw[2][8];
 #pragma unroll
-            for (int c = 0; c < 2; c++)
-                *(uint4 *)(raw[i] + 4 * c) =
-                    *(const uint4 *)(keys + flat_key_byte(from + i / 2 * 64 + i % 2 * 8, t + 4 * c));
-        scale = s.scale[key];
-        __syncwarp();
-        if (lane == 0) barrier_arrive(&s.keys_empty);
-        take_keys<FP8>(low, raw[0], raw[1], p.fnuz);
-        take_keys<FP8>(high, raw[2], raw[3], p.fnuz);
-        float a[32], b[32], w[16], of_low[2], of_high[2];
-        int stage = n % F::STAGES;
-        products_begin<FP8>(a, low, queries + stage * kind<FP8>::QUERY_BYTES);
-        products_begin<FP8>(b, high, queries + stage * kind<FP8>::QUERY_BYTES);
-        load_weights(w, s.weight[stage], t);
-        products_wait<1>(a);
-        sum_heads(a, w, of_low);
-        typename F::token next;
-        for (n++;; n++) {
-            const int before = stage;
-            stage = n % F::STAGES;
-            barrier_wait(&s.full[stage], (uint32_t)(n / F::STAGES & 1));
-            next = s.about[stage];
-            if (next.unit != now.unit) break;
-            products_begin<FP8>(a, low, queries + stage * kind<FP8>::QUERY_BYTES);
-            products_wait<1>(b);
-            sum_heads(b, w, of_high);
+                for (int i = 0; i < 2; i++) load_key<FP8>(raw[i], keys, from + h * 64 + i * 8, t);
+                scale[h] = s.scale[key + h * 64];
+                take_keys<FP8>(a[h], raw[0], raw[1], p.fnuz);
+            }
             __syncwarp();
-            if (lane == 0) barrier_arrive(&s.empty[before]);
-            products_begin<FP8>(b, high, queries + stage * kind<FP8>::QUERY_BYTES);
-            write_keys(p, of_low, of_high, scale, t, key, now.first, now.end, now.columns, now.out);
-            load_weights(w, s.weight[stage], t);
-            products_wait<1>(a);
-            sum_heads(a, w, of_low);
-            now = next;
+            if (lane == 0) barrier_arrive(&s.keys_empty);
         }
-        products_wait<0>(b);
-        sum_heads(b, w, of_high);
-        __syncwarp();
-        if (lane == 0) barrier_arrive(&s.empty[(n - 1) % F::STAGES]);
-        write_keys(p, of_low, of_high, scale, t, key, now.first, now.end, now.columns, now.out);
-        now = next;
+        /* Of each token the thread sums up two keys; of the four sums it completes one. */
+        const typename F::token about = s.about[stage][t >> 1];
+#pragma unroll
+        for (int h = 0; h < F::HALVES; h++) {
+            float d[64], w[16], first[2], second[2];
+            products_begin<FP8, 2>(d, a[h], queries + stage * F::STAGE_BYTES);
+            load_weights(w, s.weight[stage][0], t);
+            products_wait<2>(d);
+            sum_heads(d, w, first);
+            load_weights(w, s.weight[stage][1], t);
+            sum_heads(d + 32, w, second);
+            if (h == F::HALVES - 1) {
+                __syncwarp();
+                if (lane == 0) barrier_arrive(&s.empty[stage]);
+            }
+            const float x = share_pair(first, t), y = share_pair(second, t);
+            const float v = __fadd_rn(t & 2 ? y : x, __shfl_xor_sync(~0u, t & 2 ? x : y, 2));
+            const int column = key + h * 64;
+            float *to = p.logits + about.out + column * p.logits_step;
+            if (column >= about.first && column < about.end) *to = __fmul_rn(v, scale[h]);
+            else if (column < about.columns) *to = __uint_as_float(0xff800000u);
+        }
     }
 #endif
 }

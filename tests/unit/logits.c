@@ -513,6 +513,21 @@ Test(logits, prefill_goes_beyond_32_bits) {
     }
 }
 
+Test(logits, kernels_refuse_what_is_not_on_a_device) {
+    static prefill s;
+    static decode d;
+    hm_fp8_mqa_logits_args a = prefill_call(&s, HM_F8E4M3, 0);
+    cr_assert_eq(hm_fp8_mqa_logits_cuda(&a), HM_UNSUPPORTED);
+    cr_assert_eq(hm_fp8_mqa_logits_cuda_fp8(&a), HM_UNSUPPORTED);
+    cr_assert_eq(hm_fp8_mqa_logits_cuda_fp8(NULL), HM_BAD_ARG);
+    hm_fp8_paged_mqa_logits_args b =
+        decode_call(&d, (form){24, 0, 2, false, HM_LAYOUT_NORMAL, HM_LOGITS_CLEAN, HM_F8E4M3});
+    cr_assert_eq(hm_fp8_paged_mqa_logits_cuda(&b), HM_UNSUPPORTED);
+    cr_assert_eq(hm_fp8_paged_mqa_logits_cuda_fp8(&b), HM_UNSUPPORTED);
+    cr_assert_eq(hm_fp8_paged_mqa_logits_cuda_fp8(NULL), HM_BAD_ARG);
+    free(d.cache);
+}
+
 Test(logits, decode_goes_beyond_32_bits) {
     static decode s;
     for (int which = 0; which < 5; which++) {
