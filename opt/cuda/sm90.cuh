@@ -20,6 +20,7 @@ __device__ __forceinline__ uint32_t cluster_size() {
 }
 /* All threads of the cluster, in whole warps; what they wrote to shared memory is visible to all. */
 __device__ __forceinline__ void cluster_sync() {
+    __syncwarp();
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 /* The same, without a word about memory: half a microsecond less. */

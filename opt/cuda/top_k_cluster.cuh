@@ -45,9 +45,9 @@ struct gang {
             : "memory");
     }
 
-    /* This block's part of the row; false: it did not work out, for any of the blocks. */
-    static __device__ __forceinline__ bool choose(memory &m, const params &p, const window &w, int32_t *out,
-                                                  uint32_t k) {
+    /* This block's part of the row; false: it did not work out, for any of the blocks. *found: the bar. */
+    static __device__ __forceinline__ bool choose(memory &m, const params &p, const window &w, int32_t *out, uint32_t k,
+                                                  float *found) {
         shared &s = m.s;
         const uint32_t rank = hm::cluster_rank(), thread = threadIdx.x;
         if (thread < SIZE) m.to[thread] = 0;
@@ -63,7 +63,7 @@ struct gang {
                 asm volatile("prefetch.global.L2 [%0];" ::"l"(w.v + i + thread % 32 * 32));
         bool crowded = false;
         const uint32_t lowest = part::template bar_of<true>(s, w, k, &crowded), highest = s.high;
-        const float bar = value_of(lowest);
+        const float bar = *found = value_of(lowest);
         buckets b = {0.0f, 0.0f};
         if (lowest >= 0x00800000u && lowest < highest) {
             b.low = __fmul_rn(bar, 0.5f);
@@ -166,14 +166,16 @@ __global__ void __launch_bounds__(THREADS, 1) select_cluster(const __grid_consta
             out[i * p.out_step] = i < w.n ? (int32_t)i : -1;
         return;
     }
-    const bool few = w.n <= CAPACITY;
-    if (!few && team::choose(m, p, w, out, k)) return;
+    float bar = __uint_as_float(0x7fffffffu);
+    if (w.n > CAPACITY && team::choose(m, p, w, out, k, &bar)) return;
     if (rank) return;
     __syncthreads();
     if (threadIdx.x == 0) m.s.count = 0;
     __syncthreads();
-    if (few) block<THREADS>::template collect_above<8, true>(m.s, w, __uint_as_float(0x7fffffffu));
-    else block<THREADS>::template collect_counting<8, true>(m.s, w, k, UINT64_MAX);
+    block<THREADS>::template collect_above<8, true>(m.s, w, bar);
+    const uint32_t count = m.s.count;
+    __syncthreads();
+    if (count < k || count > CAPACITY) block<THREADS>::template collect_counting<8, true>(m.s, w, k, UINT64_MAX);
     block<THREADS>::write_sorted(m.s, p, out, k);
 #else
     (void)p;
