@@ -8,9 +8,10 @@
  *
  * HM_P_F32: a weight is the sum of two bf16, within 2^-18. For each weight the class has (1 + 2^-22)^(R + 7) (1 +
  * 2^-24)^(R + 4) - 1 with R = ceil(n / 16), and 2 (1 + ln n) 2^-22 for merging, which is not done here: with n >= 17
- * keys more than 18 * 2^-22. The parts take 16, the exponential 1, its argument 1/4 (the rest is counted with its size),
- * and a maximum that rises nothing (mla.cuh). With fewer than FEW keys the block does as attend_any does. A product of
- * parts has fewer bits than that of a weight, and there are as many accumulations of 16 as the class has of 8. */
+ * keys more than 18 * 2^-22. The parts take 16, the exponential 1, its argument 1/4 (the rest is counted with its
+ * size), and a maximum that rises nothing (mla.cuh). With fewer than FEW keys the block does as attend_any does. A
+ * product of parts has fewer bits than that of a weight, and there are as many accumulations of 16 as the class has
+ * of 8. */
 #ifndef HM_CUDA_MLA_SM90_CUH
 #define HM_CUDA_MLA_SM90_CUH
 
