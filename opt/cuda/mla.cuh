@@ -1,10 +1,10 @@
-/* mla.cuh: latent attention, for sparse_mla_decode and mla_prefill: what a call is, how its keys are found, and the kernel for
- * every width, dtype and device. The one for Hopper's tensor cores is in mla_sm90.cuh.
+/* mla.cuh: latent attention, for sparse_mla_decode and mla_prefill: what a call is, how its keys are found, and the
+ * kernel for every width, dtype and device. The one for Hopper's tensor cores is in mla_sm90.cuh.
  *
- * Exponentials are taken to base 2, against M, the least integer that is not below any score so far (in units of ln 2) but
- * for one rounding: what was summed before a larger score came is then scaled by a power of two, which rounds nothing.
- * So no error comes from the number of tiles, and a weight rounded to bf16 is the same whatever M was. Weights below
- * 2^-126 of the largest are lost. */
+ * Exponentials are taken to base 2, against M, the least integer that is not below any score so far (in units of ln 2)
+ * but for one rounding: what was summed before a larger score came is then scaled by a power of two, which rounds
+ * nothing. So no error comes from the number of tiles, and a weight rounded to bf16 is the same whatever M was. Weights
+ * below 2^-126 of the largest are lost. */
 #ifndef HM_CUDA_MLA_CUH
 #define HM_CUDA_MLA_CUH
 
@@ -82,8 +82,8 @@ struct code_scale {
         sticky; /* or-ed into a product that was cut to 24 bits, so that a second rounding does not change the first */
 };
 
-/* sticky: where a product with a code of 4 bits has more than 24, s has more than 20, and the product can be neither a bf16
- * nor halfway between two: those have 9 bits at most, and so had s. */
+/* sticky: of an s of more than 9 bits no product with a code is a bf16 or halfway between two, since those have 9 bits
+ * at most; of any other s all products are exact. */
 __device__ __forceinline__ code_scale scale_seen(hm_mla_dequant mode, uint32_t bits) {
     if (mode == HM_MLA_DEQUANT_F32) return {__uint_as_float(bits), (bits & 0x7fffu) && (bits & 0x7f800000u) ? 1u : 0u};
     const float s = __uint_as_float(bits);
@@ -165,7 +165,7 @@ __device__ __forceinline__ float share_of(const params &p, int64_t head, float t
 
 /* ---- any width and dtype ----------------------------------------------------------------------------------------- */
 
-/* THREADS threads do HEADS heads of a token and COLUMNS of their values, a tile of KEYS keys after the other, in f32. */
+/* THREADS threads do HEADS heads of a token and COLUMNS of their values, KEYS keys at a time, in f32. */
 enum { THREADS = 256, HEADS = 16, KEYS = 32, DEPTH = 64, COLUMNS = 512, EACH = COLUMNS / THREADS };
 
 struct scratch {
@@ -323,8 +323,10 @@ static inline params params_of(const hm_attention_call &c) {
 
 static inline hm_status launch_blocks(const char *op, void (*kernel)(params), params p, int threads, size_t shared,
                                       void *stream) {
-    for (p.first = 0; p.first < p.blocks; p.first += INT32_MAX) {
-        hm_status s = launch(op, kernel, p.blocks - p.first, dim3((unsigned)threads), shared, stream, p);
+    const int64_t most = INT32_MAX - 1; /* even: blocks may be in pairs */
+    for (p.first = 0; p.first < p.blocks; p.first += most) {
+        hm_status s = launch(op, kernel, p.blocks - p.first < most ? p.blocks - p.first : most, dim3((unsigned)threads),
+                             shared, stream, p);
         if (s) return s;
     }
     return HM_OK;
