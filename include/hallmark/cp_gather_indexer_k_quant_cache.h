@@ -3,8 +3,8 @@
  * indexer_k_quant_and_cache writes: codes and scales, byte for byte, request after request.
  *
  *   kv_cache     in     [num_blocks, block_size, entry]  u8, as indexer_k_quant_and_cache.h has it, its strides too
- *   block_table  in     [requests, max_blocks]           i32, the blocks of each request; any strides. Only the entries
- *                                                        that a request's length asks for are read
+ *   block_table  in     [requests, max_blocks]           i32, the blocks of each request; any strides. Entries that no
+ *                                                        request's length asks for may hold anything
  *   cu_seq_lens  in     [requests + 1]                   i32, ascending: request r has rows cu[r] .. cu[r+1]-1, or
  *                                                        none
  *   dst_k        inout  [rows, head_dim]                 u8, f8e4m3 or f8e4m3fnuz; head_dim = 128 groups,

@@ -2,16 +2,14 @@
  * fp8_paged_mqa_logits: the sparse indexer's score of every key of a request for its last tokens (decode), read from
  * the paged cache that indexer_k_quant_and_cache writes.
  *
- *   q             in   [batch, next_n, heads, head_dim]  f8e4m3 or f8e4m3fnuz, which is what the cache's codes are,
- *   too;
- *                                                        head_dim = 128
+ *   q             in   [batch, next_n, heads, head_dim]  f8e4m3 or f8e4m3fnuz, as the cache's codes are; head_dim =
+ *                                                        128
  *   kv_cache      in   [num_blocks, block_size, 132]     u8; any block stride: indexer_k_quant_and_cache.h
  *   weights       in   [batch * next_n, heads]           f32
- *   context_lens  in   [batch] or [batch, next_n]        i32: keys of the request with the next_n tokens themselves, so
- *   that
+ *   context_lens  in   [batch] or [batch, next_n]        i32: keys of the request with the next_n tokens themselves:
  *                                                        token j sees context_lens[b] - next_n + j + 1 of them; or,
  *                                                        with two dimensions, how many token j sees. Negative: none
- *   block_tables  in   [batch, max_blocks]               i32; only the entries that a length asks for are read
+ *   block_tables  in   [batch, max_blocks]               i32; entries that no length asks for may hold anything
  *   logits        out  [batch * next_n, width]           f32; row b next_n + j, column p is position p of the request
  * Inputs may have any strides but where said. Output: distinct elements, positive strides, no overlap with anything.
  *

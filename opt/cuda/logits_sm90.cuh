@@ -306,11 +306,16 @@ __device__ __noinline__ void bring_bytes(const logits_params &p, uint8_t *to, co
     }
 }
 
+/* Do keys come 16 at a time, by bulk copies? */
+__device__ __forceinline__ bool comes_in_pieces(const logits_params &p) {
+    return p.key_pieces && (int)p.block_size.d % 16 == 0;
+}
+
 /* Brings the block's tiles, one after the other. A warp: each lane has a piece of 16 keys, or its scales, of one of
  * TOGETHER tiles. A piece whose block is not there is left out: its rows are not written. */
 __device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared &s, uint8_t *stages) {
     const int lane = threadIdx.x % 32, piece = lane % 4, mine = lane / 8, block_size = (int)p.block_size.d;
-    const bool scales = lane & 4, pieces = p.key_pieces && block_size % 16 == 0;
+    const bool scales = lane & 4, pieces = comes_in_pieces(p);
     const int offset_to = scales ? STAGE_SCALES + 64 * piece : key_byte(p.shuffle, piece * 16);
     const uint32_t bytes = scales ? 64 : 16 * DIM;
     const int count = s.count;
@@ -324,8 +329,7 @@ __device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared
             for (int k = 0; k < tiles; k++, n++) {
                 barrier_wait(&s.empty[n % PAGED_STAGES], (uint32_t)(n / PAGED_STAGES & 1) ^ 1);
                 bring_bytes(p, stages + n % PAGED_STAGES * STAGE_BYTES, of, tile + k);
-                __syncwarp();
-                if (lane == 0) barrier_arrive(&s.full[n % PAGED_STAGES]);
+                barrier_arrive(&s.full[n % PAGED_STAGES]);
             }
             continue;
         }
@@ -432,7 +436,9 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
     paged_shared &s = *(paged_shared *)(stages + PAGED_STAGES * STAGE_BYTES);
     const int groups = ((int)p.next_n.d + MOST_TOKENS - 1) / MOST_TOKENS;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < PAGED_STAGES; i++) barrier_init(&s.full[i], 1), barrier_init(&s.empty[i], 4);
+        const bool pieces = comes_in_pieces(p);
+        for (int i = 0; i < PAGED_STAGES; i++)
+            barrier_init(&s.full[i], pieces ? 1 : 32), barrier_init(&s.empty[i], pieces ? 4 : 128);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     wait_for_previous();
@@ -450,6 +456,7 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
     const int pitch = p.shuffle ? 256 : 16, out_key = t & 1 ? second : first;
     const int from[2] = {key_byte(p.shuffle, first) + t * pitch, key_byte(p.shuffle, second) + t * pitch};
     const int count = s.count;
+    const bool pieces = comes_in_pieces(p);
     int i = s.segment, tile = s.tile, turn = 0;
     if (threadIdx.x == 0) s.bad_page[0] = INT_MAX;
     for (int n = 0; n < count; i++, tile = 0) {
@@ -491,7 +498,7 @@ __global__ void __launch_bounds__(PAGED_THREADS, 1) score_pages(const __grid_con
             }
             const float scale = *(const float *)(keys + STAGE_SCALES + 4 * out_key);
             __syncwarp();
-            if (lane == 0) barrier_arrive(&s.empty[stage]);
+            if (lane == 0 || !pieces) barrier_arrive(&s.empty[stage]);
             take_keys<FP8>(a, raw[0], raw[1], p.fnuz);
             const int column = (tile + k) * 64 + out_key;
             float *out = p.logits + row * p.logits_row + column * p.logits_step;
@@ -694,8 +701,7 @@ __device__ __forceinline__ void bring_tokens(const logits_params &p, typename fl
                 if (lane == 0) s.about[stage][which] = about;
             }
             fence_for_async();
-            __syncwarp();
-            if (lane == 0) barrier_arrive(&s.full[stage]);
+            barrier_arrive(&s.full[stage]);
         }
         if (active) units++;
         if (!p.clean) continue;
@@ -711,10 +717,8 @@ __device__ __forceinline__ void bring_tokens(const logits_params &p, typename fl
     if (n % 4 == warp) {
         const int stage = n % F::STAGES;
         barrier_wait(&s.empty[stage], (uint32_t)(n / F::STAGES & 1) ^ 1);
-        if (lane == 0) {
-            s.about[stage][0].unit = NO_UNIT;
-            barrier_arrive(&s.full[stage]);
-        }
+        if (lane == 0) s.about[stage][0].unit = NO_UNIT;
+        barrier_arrive(&s.full[stage]);
     }
 }
 
@@ -732,8 +736,9 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
     const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4,
               t = lane % 4;
     if (threadIdx.x < F::STAGES) {
-        barrier_init(&s.full[threadIdx.x], 1), barrier_init(&s.empty[threadIdx.x], 4 * F::GROUPS);
-        if (threadIdx.x == 0) barrier_init(&s.keys_full, 128), barrier_init(&s.keys_empty, 4 * F::GROUPS);
+        /* Every thread arrives that wrote or read: one lane behind __syncwarp() would do, but racecheck does not see it. */
+        barrier_init(&s.full[threadIdx.x], 32), barrier_init(&s.empty[threadIdx.x], 128 * F::GROUPS);
+        if (threadIdx.x == 0) barrier_init(&s.keys_full, 128), barrier_init(&s.keys_empty, 128 * F::GROUPS);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
@@ -767,8 +772,7 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
                 scale[h] = s.scale[key + h * 64];
                 take_keys<FP8>(a[h], raw[0], raw[1], p.fnuz);
             }
-            __syncwarp();
-            if (lane == 0) barrier_arrive(&s.keys_empty);
+            barrier_arrive(&s.keys_empty);
         }
         /* Of each token the thread sums up two keys; of the four sums it completes one. */
         const typename F::token about = s.about[stage][t >> 1];
@@ -781,10 +785,7 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
             sum_heads(d, w, first);
             load_weights(w, s.weight[stage][1], t);
             sum_heads(d + 32, w, second);
-            if (h == F::HALVES - 1) {
-                __syncwarp();
-                if (lane == 0) barrier_arrive(&s.empty[stage]);
-            }
+            if (h == F::HALVES - 1) barrier_arrive(&s.empty[stage]);
             const float x = share_pair(first, t), y = share_pair(second, t);
             const float v = __fadd_rn(t & 2 ? y : x, __shfl_xor_sync(~0u, t & 2 ? x : y, 2));
             const int column = key + h * 64;

@@ -424,7 +424,7 @@ __device__ __forceinline__ void score(const params &p, shared_state &x, uint32_t
         if (p.lse && !x.bad) p.lse[token * p.lse_token + h * p.lse_head] = none ? INFINITY : lse_of(top[k], l);
     }
     __syncwarp();
-    asm volatile("bar.sync 3, %0;" ::"r"(SCORERS + ADDERS) : "memory");
+    asm volatile("bar.sync 3, %0;" ::"n"(SCORERS + ADDERS) : "memory");
 }
 
 /* ---- the two that add -------------------------------------------------------------------------------------------- */
@@ -466,11 +466,12 @@ __device__ __forceinline__ void add(const params &p, shared_state &x, uint32_t b
         wgmma_commit();
         wgmma_wait(o[0]);
         wgmma_wait(o[1]);
-        if (lane == 0) mbarrier_arrive(&x.added[stage]), mbarrier_arrive(&x.empty[buffer]);
+        mbarrier_arrive(&x.added[stage]); /* each thread, which has read fell: racecheck does not follow __syncwarp() */
+        if (lane == 0) mbarrier_arrive(&x.empty[buffer]);
         if (++buffer == BUFFERS) buffer = 0;
     }
     __syncwarp();
-    asm volatile("bar.sync 3, %0;" ::"r"(SCORERS + ADDERS) : "memory");
+    asm volatile("bar.sync 3, %0;" ::"n"(SCORERS + ADDERS) : "memory");
     if (x.bad) return;
 #pragma unroll
     for (int k = 0; k < 2; k++) {
@@ -514,7 +515,7 @@ __global__ void __launch_bounds__(BLOCK, 1) attend(const __grid_constant__ param
     if (tid == 0) {
         x.bad = 0;
         for (int b = 0; b < BUFFERS; b++) mbarrier_init(&x.full[b], TEAM), mbarrier_init(&x.empty[b], ADDERS / 32);
-        for (int b = 0; b < 2; b++) mbarrier_init(&x.weighed[b], SCORERS), mbarrier_init(&x.added[b], ADDERS / 32);
+        for (int b = 0; b < 2; b++) mbarrier_init(&x.weighed[b], SCORERS), mbarrier_init(&x.added[b], ADDERS);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     wait_for_previous();
