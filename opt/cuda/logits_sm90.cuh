@@ -11,6 +11,7 @@
 #define HM_CUDA_LOGITS_SM90_CUH
 
 #include "logits.cuh"
+#include "sm90.cuh"
 
 namespace hm {
 
@@ -25,37 +26,9 @@ struct kind {
 
 /* ---- what 9.0a has ----------------------------------------------------------------------------------------------- */
 
-__device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
-__device__ __forceinline__ void barrier_init(uint64_t *b, uint32_t count) {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(count) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(uint64_t *b) {
-    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
-}
-/* Arrives, and so many bytes are to come before the phase ends. */
-__device__ __forceinline__ void barrier_expect(uint64_t *b, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
-}
 /* Arrives when what the thread copied with copy_piece so far is there. */
 __device__ __forceinline__ void barrier_arrive_behind_copies(uint64_t *b) {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(b)) : "memory");
-}
-/* Until the phase of this parity has ended. */
-__device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
-    uint32_t done;
-    do {
-        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}"
-                     : "=r"(done)
-                     : "r"(shared_address(b)), "r"(parity)
-                     : "memory");
-    } while (!done);
-}
-/* What was written to shared memory is visible to products. */
-__device__ __forceinline__ void fence_for_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-/* Of `count` threads, a whole number of warps. */
-__device__ __forceinline__ void sync_some(int id, int count) {
-    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(count) : "memory");
 }
 template <int N>
 __device__ __forceinline__ void grow_registers() {
@@ -66,13 +39,6 @@ __device__ __forceinline__ void shrink_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 
-/* bytes: a multiple of 16, as both addresses are. */
-__device__ __forceinline__ void copy_bulk(void *to, const void *from, uint32_t bytes, uint64_t *full) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                     shared_address(to)),
-                 "l"(from), "r"(bytes), "r"(shared_address(full))
-                 : "memory");
-}
 /* 16 bytes, or 4; zeros if they are not there. */
 __device__ __forceinline__ void copy_piece(void *to, const void *from, bool there) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
@@ -356,7 +322,7 @@ __device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared
             if (live) barrier_wait(&s.empty[stage], parity);
             if (live && lane % 8 == 0) barrier_expect(&s.full[stage], __popc(all) * (16 * DIM + 64));
             __syncwarp();
-            if (there) copy_bulk(stages + stage * STAGE_BYTES + offset_to, from, bytes, &s.full[stage]);
+            if (there) copy_bytes(stages + stage * STAGE_BYTES + offset_to, from, bytes, &s.full[stage]);
         }
         n += tiles;
     }

@@ -16,6 +16,7 @@
 #define HM_CUDA_MLA_SM90_CUH
 
 #include "mla.cuh"
+#include "sm90.cuh"
 
 namespace hm {
 namespace mla {
@@ -53,28 +54,6 @@ struct shared_state {
 #if __CUDA_ARCH_FEAT_SM90_ALL
 
 /* ---- instructions ------------------------------------------------------------------------------------------------ */
-
-__device__ __forceinline__ uint32_t address_of(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
-__device__ __forceinline__ void mbarrier_init(uint64_t *bar, int count) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address_of(bar)), "r"(count) : "memory");
-}
-__device__ __forceinline__ void mbarrier_arrive(uint64_t *bar) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address_of(bar)) : "memory");
-}
-__device__ __forceinline__ void mbarrier_wait(uint64_t *bar, uint32_t parity) {
-    uint32_t done;
-    do {
-        asm volatile(
-            "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-            "selp.u32 %0, 1, 0, p;\n}"
-            : "=r"(done)
-            : "r"(address_of(bar)), "r"(parity)
-            : "memory");
-    } while (!done);
-}
-/* Between ordinary accesses to shared memory and those of wgmma. */
-__device__ __forceinline__ void proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /* 16 bytes, or zeros. */
 __device__ __forceinline__ void copy16(uint32_t to, const char *from, bool there) {
@@ -265,7 +244,7 @@ __device__ __forceinline__ void produce(const params &p, shared_state &x, uint32
     for (int tile = thread / TEAM; tile < tiles; tile += 2) {
         const uint32_t to = base + K_AT + buffer * TILE_BYTES, mask = __ballot_sync(~0u, at >= 0);
         if (at == PAST_CACHE) x.bad = 1;
-        mbarrier_wait(&x.empty[buffer], parity);
+        barrier_wait(&x.empty[buffer], parity);
         if (lane == 0) x.mask[buffer][i / 32] = mask;
         if (!FP8 && p.aligned) {
             copy_rows(p, to, row, c, at);
@@ -279,8 +258,8 @@ __device__ __forceinline__ void produce(const params &p, shared_state &x, uint32
         }
         if (lane < 4 * ROWS) at = key_at<PAGED>(p, token, start, n, (int64_t)(tile + 2) * TILE + own);
         asm volatile("cp.async.wait_all;" ::: "memory");
-        proxy_fence();
-        mbarrier_arrive(&x.full[buffer]);
+        fence_for_async();
+        barrier_arrive(&x.full[buffer]);
         buffer += 2;
         if (buffer >= BUFFERS) buffer -= BUFFERS, parity ^= 1;
     }
@@ -327,7 +306,7 @@ __device__ __forceinline__ void load_queries(const params &p, uint32_t to, int64
 #pragma unroll
     for (int i = 0; i < HELD / 4; i++) asm volatile("" : "+r"(held[i]));
     asm volatile("cp.async.wait_all;" ::: "memory");
-    proxy_fence();
+    fence_for_async();
     asm volatile("bar.sync 2, 128;" ::: "memory");
 }
 
@@ -402,14 +381,14 @@ __device__ __forceinline__ void score(const params &p, shared_state &x, uint32_t
         const int stage = PARTS ? 0 : tile % 2;
         const uint32_t turn = (uint32_t)(PARTS ? tile : tile / 2) & 1;
         float s[24], fell[2];
-        mbarrier_wait(&x.full[buffer], parity);
+        barrier_wait(&x.full[buffer], parity);
         multiply_tile(s, held, base + Q_AT, base + K_AT + buffer * TILE_BYTES);
         wgmma_wait(s);
-        mbarrier_wait(&x.added[stage], turn ^ 1);
+        barrier_wait(&x.added[stage], turn ^ 1);
         weigh<PARTS>(p, top, sum, s, x.mask[buffer], g, t, base + P_AT + stage * Q_PANEL + row * 128, fell);
         if (t == 0) x.fell[stage][row] = fell[0], x.fell[stage][row + 8] = fell[1];
-        proxy_fence();
-        mbarrier_arrive(&x.weighed[stage]);
+        fence_for_async();
+        barrier_arrive(&x.weighed[stage]);
         if (++buffer == BUFFERS) buffer = 0, parity ^= 1;
     }
 #pragma unroll
@@ -452,7 +431,7 @@ __device__ __forceinline__ void add(const params &p, shared_state &x, uint32_t b
         const uint32_t turn = (uint32_t)(PARTS ? tile : tile / 2) & 1;
         const uint32_t a = again(operand_at(base + P_AT + stage * Q_PANEL));
         const uint32_t b = again(operand_at(base + K_AT + buffer * TILE_BYTES + half * 4 * PANEL, PANEL));
-        mbarrier_wait(&x.weighed[stage], turn);
+        barrier_wait(&x.weighed[stage], turn);
         scale_rows(o, x.fell[stage][row], x.fell[stage][row + 8]);
 #pragma unroll
         for (int n = 0; n < 2; n++) {
@@ -466,8 +445,8 @@ __device__ __forceinline__ void add(const params &p, shared_state &x, uint32_t b
         wgmma_commit();
         wgmma_wait(o[0]);
         wgmma_wait(o[1]);
-        mbarrier_arrive(&x.added[stage]); /* each thread, which has read fell: racecheck does not follow __syncwarp() */
-        if (lane == 0) mbarrier_arrive(&x.empty[buffer]);
+        barrier_arrive(&x.added[stage]); /* each thread, which has read fell: racecheck does not follow __syncwarp() */
+        if (lane == 0) barrier_arrive(&x.empty[buffer]);
         if (++buffer == BUFFERS) buffer = 0;
     }
     __syncwarp();
@@ -510,12 +489,12 @@ __global__ void __launch_bounds__(BLOCK, 1) attend(const __grid_constant__ param
     extern __shared__ char dynamic[];
     __shared__ shared_state x;
     char *const aligned = (char *)(((uintptr_t)dynamic + 1023) / 1024 * 1024);
-    const uint32_t base = address_of(aligned);
+    const uint32_t base = shared_address(aligned);
     const int tid = (int)threadIdx.x;
     if (tid == 0) {
         x.bad = 0;
-        for (int b = 0; b < BUFFERS; b++) mbarrier_init(&x.full[b], TEAM), mbarrier_init(&x.empty[b], ADDERS / 32);
-        for (int b = 0; b < 2; b++) mbarrier_init(&x.weighed[b], SCORERS), mbarrier_init(&x.added[b], ADDERS);
+        for (int b = 0; b < BUFFERS; b++) barrier_init(&x.full[b], TEAM), barrier_init(&x.empty[b], ADDERS / 32);
+        for (int b = 0; b < 2; b++) barrier_init(&x.weighed[b], SCORERS), barrier_init(&x.added[b], ADDERS);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     wait_for_previous();
