@@ -129,7 +129,9 @@ static const struct argp_option run_options[] = {
     {"impl", 'i', "IMPL", 0, "ref, cpu, cuda, cuda_fp8, fault:ID, variant:ID, or a plug-in: a path that ends in .so",
      0},
     {"class", KEY_CLASS, "C", 0,
-     "Required class: wide, chain64, chain512, any, tc23, tc13; or OP=C,OP=C (default: each op's own)", 0},
+     "Required class: wide, chain64, chain512, any, tc23, tc13; or OP=C,OP=C (default: each op's own; of cuda_fp8 "
+     "tc13)",
+     0},
     {"require", KEY_REQUIRE, "invariance", 0, "A result that differs between runs, rows alone or batches is a failure",
      0},
     {"isa", KEY_ISA, "ISA", 0, "Cap the instruction set: sse2, avx2, avx512 (speed only, never results)", 0},
@@ -193,7 +195,9 @@ hm_impl *hm_run_open(const hm_run_options *o, const char *fallback) {
 }
 
 hm_judge_options hm_run_judge_options(const hm_run_options *o, const hm_op_info *op) {
-    return (hm_judge_options){.required = class_asked(o->classes, op),
+    /* What cuda_fp8 is named for: its products have 13 bits. */
+    bool fp8 = !o->classes && o->impl && !strcmp(o->impl, "cuda_fp8") && op_has_class(op, "tc13", 4);
+    return (hm_judge_options){.required = class_asked(fp8 ? "tc13" : o->classes, op),
                               .tier = HM_TIER_TWO,
                               .threads = o->threads,
                               .check_invariance = true,

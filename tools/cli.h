@@ -56,7 +56,7 @@ extern const struct argp hm_run_argp;
 /* Checks --class and --isa, opens the implementation (fallback if --impl was not given), sets threads and checks the
  * floating-point environment. Dies with one sentence if any of it is wrong. */
 hm_impl *hm_run_open(const hm_run_options *options, const char *fallback);
-/* How to judge op: its own default class, or what --class says. */
+/* How to judge op: its own default class (of cuda_fp8 tc13), or what --class says. */
 hm_judge_options hm_run_judge_options(const hm_run_options *options, const hm_op_info *op);
 /* The options that change what is judged, as the certificate's flags; NULL-terminated, valid for the process. */
 const char *const *hm_run_flags(const hm_run_options *options, const char *more);

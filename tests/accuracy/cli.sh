@@ -247,6 +247,12 @@ for signal in INT TERM; do
     check "SIG$signal says so" grep -q 'interrupted after' err
 done
 
+# ---- cuda_fp8 --------------------------------------------------------------------------------------------------------
+if hallmark list impls | grep -Eq '^fp8_mqa_logits .* yes$'; then
+    hallmark certify --impl cuda_fp8 --suite smoke --op fp8_mqa_logits --out cuda_fp8 >out 2>err
+    check "cuda_fp8 is asked for tc13" grep -Eq '"fp8_mqa_logits": ?"tc13"' cuda_fp8/certificate.json
+fi
+
 # ---- bench -----------------------------------------------------------------------------------------------------------
 run 0 bench --seconds 0.01 --case 'rms_norm x=bf16[64,512] gen=normal'
 check "bench prints a share" grep -Eq '[0-9]+ %' out
