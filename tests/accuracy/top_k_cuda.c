@@ -75,8 +75,8 @@ static void need(int ok, const char *what) {
 static int compare(int kind, int64_t rows, int64_t columns, int64_t k, int64_t step) {
     const size_t size = (size_t)(rows * columns * step) * 4, wide = (size_t)(rows * k) * 4;
     float *logits = calloc(size, 1), *on_device;
-    int32_t *starts = malloc((size_t)rows * 4), *ends = malloc((size_t)rows * 4), *bounds;
-    int32_t *want = malloc(wide), *have = malloc(wide), *out;
+    int32_t *starts = malloc((size_t)rows * 4), *ends = malloc((size_t)rows * 4), *bounds = NULL;
+    int32_t *want = malloc(wide), *have = malloc(wide), *out = NULL;
     int bad = 0;
     need(logits && starts && ends && want && have, "memory");
     for (int64_t r = 0; r < rows; r++) {
