@@ -21,7 +21,7 @@ static int compare(hm_rope_scaling scaling, hm_table_precision precision, hm_rop
     int64_t positions[ROWS], half = dim / 2;
     float factors[64];
     char *want = malloc(size), *have = malloc(size);
-    void *positions_there, *factors_there, *out;
+    void *positions_there, *factors_there = NULL, *out = NULL;
     uint64_t z = (uint64_t)dim;
     need(want && have, "memory");
     for (int i = 0; i < ROWS; i++)
