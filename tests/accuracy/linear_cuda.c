@@ -1,23 +1,11 @@
 /* linear_cuda: on a device the bits of a row do not depend on how many rows there are, or on how they lie in memory,
  * for sizes at which different kernels do the work; the judge's cases are smaller. Exit 77 (skipped) where there is no
  * device. */
-#include <cuda_runtime_api.h>
-#include <hallmark/cuda.h>
 #include <hallmark/linear.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+
+#include "on_device.h"
 
 enum { ROWS = 600, APART = 2 };
-static uint64_t state = 1;
-
-/* splitmix64 */
-static uint64_t bits(void) {
-    uint64_t z = state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
 
 /* Values of both signs between 2^-5 and 2; some neighbours apart, the others 0. */
 static void *drawn(hm_dtype dtype, int64_t n) {
@@ -31,12 +19,6 @@ static void *drawn(hm_dtype dtype, int64_t n) {
         memcpy(values + (size_t)i * size, size == 4 ? (void *)&wide : (void *)&half, size);
     }
     return values;
-}
-
-static void need(int ok, const char *what) {
-    if (ok) return;
-    fprintf(stderr, "not ok: %s: %s\n", what, hm_error());
-    exit(1);
 }
 
 static void *on_device(const void *from, size_t size) {

@@ -1,19 +1,10 @@
 /* rope_table_cuda: on a device rope_table has the bits of ref, for every scaling, precision and dtype. Exit 77
  * (skipped) where there is no device. */
-#include <cuda_runtime_api.h>
-#include <hallmark/cuda.h>
 #include <hallmark/rope_table.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+
+#include "on_device.h"
 
 enum { ROWS = 200 };
-
-static void need(int ok, const char *what) {
-    if (ok) return;
-    fprintf(stderr, "not ok: %s: %s\n", what, hm_error());
-    exit(1);
-}
 
 static int compare(hm_rope_scaling scaling, hm_table_precision precision, hm_rope_fraction fraction, hm_dtype dtype,
                    int64_t dim) {

@@ -1,25 +1,13 @@
 /* top_k_cuda: top_k_per_row on a device gives the indices of ref, in its order, for distributions that favour each way
  * the kernel has, twice. The judge asks for less: any order. Exit 77 (skipped) where there is no device. */
-#include <cuda_runtime_api.h>
-#include <hallmark/cuda.h>
 #include <hallmark/top_k_per_row.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+
+#include "on_device.h"
 
 enum { NORMAL, UNIFORM, CROWD, CLOSER, TEN_VALUES, EQUAL, RELU, HEAVY, SORTED, BLOCKS, MASKED, BITS, KINDS };
 static const char *const names[] = {"normal", "uniform", "crowd",  "closer", "ten_values", "equal",
                                     "relu",   "heavy",   "sorted", "blocks", "masked",     "bits"};
-static uint64_t state = 1;
-
-/* splitmix64 */
-static uint64_t bits(void) {
-    uint64_t z = state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
 
 static float drawn(int kind, int64_t i, int64_t n) {
     uint64_t r = bits();
@@ -63,12 +51,6 @@ static hm_tensor tensor(void *data, hm_dtype dtype, int64_t a, int64_t b, int64_
                        .shape = {a, b < 0 ? 0 : b},
                        .stride = {stride, step},
                        .place = place};
-}
-
-static void need(int ok, const char *what) {
-    if (ok) return;
-    fprintf(stderr, "not ok: %s: %s\n", what, hm_error());
-    exit(1);
 }
 
 /* step: of the columns in memory. Windows begin at row r's r-th column. */
