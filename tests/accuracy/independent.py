@@ -762,6 +762,20 @@ def out_comparison(judges, modes):
     return compare_out
 
 
+def judged(hallmark, folder, notes, listed, written):
+    """What replay says of these calls, one result each: their notes as in another trace, and their tensors."""
+    path, certificate = os.path.join(folder, "judged.safetensors"), os.path.join(folder, "certificate")
+    write_safetensors(path, {"hallmark.trace": notes["hallmark.trace"], "hallmark.calls": json.dumps(listed)}, written)
+    done = subprocess.run([hallmark, "replay", "--out", certificate, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode not in (0, 1):
+        stop("replay ended with %d: %s" % (done.returncode, done.stderr))
+    with open(os.path.join(certificate, "certificate.json")) as f:
+        results = json.load(f)["payload"]["results"]
+    if len(results) != len(listed):
+        stop("%d calls were judged, not %d" % (len(results), len(listed)))
+    return results
+
+
 def ask(doc, most="differing elements to print for each file"):
     """The options that all have."""
     parser = argparse.ArgumentParser(description=doc.split("\n")[0])

@@ -18,7 +18,6 @@ import json
 import math
 import os
 import struct
-import subprocess
 import tempfile
 from collections import Counter
 from fractions import Fraction
@@ -27,7 +26,7 @@ from operator import mul
 
 import mpmath
 
-from independent import BF16, DTYPE, F32, ask, ask_golden, conclude, end, listed, make, read_safetensors, stop, write_safetensors
+from independent import BF16, DTYPE, F32, ask, ask_golden, conclude, end, judged, listed, make, read_safetensors, stop
 from independent_indexer_cache import FORMATS, code_byte, power_above, values_of
 
 BITS, UNSPECIFIED = 8, 16
@@ -501,16 +500,8 @@ def verdicts(hallmark, calls, notes, folder, counts, most):
                 written[name + "/out." + field] = tensor
             listed.append({"id": name, "op": "indexer", "attrs": call.attrs})
             told.append((case, kind, output))
-    path, certificate = os.path.join(folder, "chains.safetensors"), os.path.join(folder, "certificate")
     order = sorted(written.items(), key=lambda item: {"I64": 0, "F32": 1, "I32": 1, "U8": 3}.get(item[1][0], 2))
-    write_safetensors(path, {"hallmark.trace": notes["hallmark.trace"], "hallmark.calls": json.dumps(listed)}, dict(order))
-    done = subprocess.run([hallmark, "replay", "--out", certificate, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-    if done.returncode not in (0, 1):
-        stop("replay ended with %d: %s" % (done.returncode, done.stderr))
-    with open(os.path.join(certificate, "certificate.json")) as f:
-        results = json.load(f)["payload"]["results"]
-    if len(results) != len(told):
-        stop("%d calls were judged, not %d" % (len(results), len(told)))
+    results = judged(hallmark, folder, notes, listed, dict(order))
     for (case, kind, output), entry, result in zip(told, listed, results):
         counts["judged " + kind] += 1
         why = result.get("why", "")

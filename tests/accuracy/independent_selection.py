@@ -18,12 +18,11 @@ import json
 import math
 import os
 import random
-import subprocess
 import tempfile
 from array import array
 from collections import Counter
 
-from independent import ask, ask_golden, conclude, end, listed, make, read_safetensors, stop, write_safetensors
+from independent import ask, ask_golden, conclude, end, judged, listed, make, read_safetensors
 
 BITS = 8
 PROMISED = {
@@ -211,16 +210,8 @@ def verdicts(hallmark, inputs, folder, counts):
                     written[name + "/" + field] = tensors[call["id"] + "/" + field]
             written[name + "/out.indices"] = "I32", [s.rows, s.k], array("i", [v for row in rows for v in row]).tobytes()
             calls.append({**call, "id": name, "kind": kind})
-    path, certificate = os.path.join(folder, "choices.safetensors"), os.path.join(folder, "certificate")
     listed = [{key: c[key] for key in ("id", "op", "attrs")} for c in calls]
-    write_safetensors(path, {"hallmark.trace": notes["hallmark.trace"], "hallmark.calls": json.dumps(listed)}, written)
-    done = subprocess.run([hallmark, "replay", "--out", certificate, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-    if done.returncode not in (0, 1):
-        stop("replay ended with %d: %s" % (done.returncode, done.stderr))
-    with open(os.path.join(certificate, "certificate.json")) as f:
-        results = json.load(f)["payload"]["results"]
-    if len(results) != len(calls):
-        stop("%d calls were judged, not %d" % (len(results), len(calls)))
+    results = judged(hallmark, folder, notes, listed, written)
     differing = 0
     for call, result in zip(calls, results):
         kind, want = call["kind"], "pass" if call["kind"] == "legal" else "fail"
