@@ -46,6 +46,7 @@ enum {
 struct shared_state {
     uint64_t full[BUFFERS], empty[BUFFERS]; /* mbarriers: of the buffers of keys */
     uint64_t weighed[2], added[2];          /* of those of weights */
+    uint64_t shared_out;                    /* of share */
     uint32_t mask[BUFFERS][2];              /* which rows of a tile are keys: bits of the warps that filled it */
     float fell[2][BLOCK_HEADS], share[BLOCK_HEADS]; /* what the sums so far fall by; what the last is multiplied by */
     int bad;                                        /* an index is out of range */
@@ -402,8 +403,7 @@ __device__ __forceinline__ void score(const params &p, shared_state &x, uint32_t
         x.share[row + 8 * k] = none ? 0.0f : share_of(p, h, top[k], l);
         if (p.lse && !x.bad) p.lse[token * p.lse_token + h * p.lse_head] = none ? INFINITY : lse_of(top[k], l);
     }
-    __syncwarp();
-    asm volatile("bar.sync 3, %0;" ::"n"(SCORERS + ADDERS) : "memory");
+    barrier_arrive(&x.shared_out);
 }
 
 /* ---- the two that add -------------------------------------------------------------------------------------------- */
@@ -449,8 +449,7 @@ __device__ __forceinline__ void add(const params &p, shared_state &x, uint32_t b
         if (lane == 0) barrier_arrive(&x.empty[buffer]);
         if (++buffer == BUFFERS) buffer = 0;
     }
-    __syncwarp();
-    asm volatile("bar.sync 3, %0;" ::"n"(SCORERS + ADDERS) : "memory");
+    barrier_wait(&x.shared_out, 0);
     if (x.bad) return;
 #pragma unroll
     for (int k = 0; k < 2; k++) {
@@ -495,6 +494,7 @@ __global__ void __launch_bounds__(BLOCK, 1) attend(const __grid_constant__ param
         x.bad = 0;
         for (int b = 0; b < BUFFERS; b++) barrier_init(&x.full[b], TEAM), barrier_init(&x.empty[b], ADDERS / 32);
         for (int b = 0; b < 2; b++) barrier_init(&x.weighed[b], SCORERS), barrier_init(&x.added[b], ADDERS);
+        barrier_init(&x.shared_out, SCORERS);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     wait_for_previous();
