@@ -21,6 +21,7 @@
 struct hm_peer {
     pid_t pid;
     int to, from, file;
+    const char *program;
     char name[128], text[512];
     size_t held; /* bytes in text */
     bool gone;
@@ -151,10 +152,10 @@ static bool start(hm_peer *p, const char *program, char *why, size_t size) {
     int failed = posix_spawnp(&p->pid, torch ? "python3" : program, &files, NULL, torch ? with_torch : own, environ);
     posix_spawn_file_actions_destroy(&files);
     close(in[0]), close(out[1]);
-    p->to = in[1], p->from = out[0];
+    p->to = in[1], p->from = out[0], p->program = torch ? "python3" : program;
     if (!failed) return true;
     p->pid = 0;
-    snprintf(why, size, "%s cannot be started: %s", torch ? "python3" : program, strerror(failed));
+    snprintf(why, size, "%s cannot be started: %s", p->program, strerror(failed));
     return false;
 }
 
@@ -178,13 +179,22 @@ static bool ask(hm_peer *p, const char *question, char *line, size_t size) {
     return !p->gone;
 }
 
+/* Why there was no answer. posix_spawn may succeed though there is no such program: then it ends with 127. */
+static void tell_gone(hm_peer *p, char *why, size_t size) {
+    siginfo_t end = {0};
+    for (int i = 0; i < 100 && !waitid(P_PID, (id_t)p->pid, &end, WEXITED | WNOHANG | WNOWAIT) && !end.si_pid; i++)
+        usleep(1000);
+    if (end.si_code == CLD_EXITED && end.si_status == 127) snprintf(why, size, "%s cannot be started", p->program);
+    else snprintf(why, size, "the peer ended, or said nothing for 120 s");
+}
+
 bool hm_peer_case(hm_peer *p, const hm_call *call, int sets, int calls, char *why, size_t size) {
     char question[64], line[256];
     if (p->file >= 0) close(p->file);
     p->file = write_case(call, sets, calls);
     snprintf(question, sizeof question, "case /proc/%ld/fd/%d\n", (long)getpid(), p->file);
     if (p->file < 0) snprintf(why, size, "no memory for the case");
-    else if (!ask(p, question, line, sizeof line)) snprintf(why, size, "the peer ended, or said nothing for 120 s");
+    else if (!ask(p, question, line, sizeof line)) tell_gone(p, why, size);
     else if (!strncmp(line, "ready ", 6)) {
         snprintf(p->name, sizeof p->name, "%.120s", line + 6);
         return true;
@@ -202,7 +212,7 @@ bool hm_peer_time(hm_peer *p, double *seconds, char *why, size_t size) {
     *seconds = 1e-6 * us;
     if (told && end != line && !*end && isfinite(us) && us > 0) return true;
     if (told) snprintf(why, size, "it said \"%.200s\", which is no time", line);
-    else snprintf(why, size, "the peer ended, or said nothing for 120 s");
+    else tell_gone(p, why, size);
     return false;
 }
 

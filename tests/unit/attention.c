@@ -12,6 +12,7 @@
 #include "../../golden/dot.h"
 #include "../../golden/golden.h"
 #include "../../op/dtype.h"
+#include "host.h"
 #include "refused.h"
 
 #define DECODE "sparse_mla_decode"
@@ -368,6 +369,7 @@ static form small_form(int i) {
 }
 
 Test(attention, decode_is_the_formula) {
+    needs_long_double();
     for (int i = 0; i < 60; i++) {
         problem *s = decode_of(small_form(i));
         run(s);
@@ -378,6 +380,7 @@ Test(attention, decode_is_the_formula) {
 }
 
 Test(attention, decode_reads_the_656_bytes) {
+    needs_long_double();
     for (int i = 0; i < 18; i++) {
         form f = small_form(7 * i);
         f.T = HM_BF16, f.ds = true, f.width = 576, f.values = i % 2 ? 512 : i % 4 ? 576 : 200, f.dequant = i % 3;
@@ -391,6 +394,7 @@ Test(attention, decode_reads_the_656_bytes) {
 }
 
 Test(attention, prefill_is_the_formula) {
+    needs_long_double();
     for (int i = 0; i < 80; i++) {
         problem *s = prefill_of(small_form(i));
         run(s);
@@ -402,6 +406,7 @@ Test(attention, prefill_is_the_formula) {
 
 /* What the loops above would not see if test and ref made the same mistake: other readings give other results. */
 Test(attention, the_comparison_can_fail) {
+    needs_long_double();
     form f = small_form(4);
     f.p = HM_P_F32, f.lse = f.sinks = true, f.lengths = false, f.scale = 0.5;
     problem *s = decode_of(f);
@@ -620,6 +625,7 @@ static void lay_out(hm_tensor *t, int64_t far) {
 }
 
 Test(attention, decode_goes_beyond_32_bits) {
+    needs_long_double();
     for (int which = 0; which < 8; which++) {
         form f = {.T = HM_BF16,
                   .block_size = 64,
@@ -644,6 +650,7 @@ Test(attention, decode_goes_beyond_32_bits) {
 }
 
 Test(attention, prefill_goes_beyond_32_bits) {
+    needs_long_double();
     for (int which = 0; which < 7; which++) {
         form f = {.T = HM_F16,
                   .width = 40,

@@ -10,6 +10,7 @@
 #include "certify/selftest.h"
 #include "op/check.h"
 #include "op/dtype.h"
+#include "tests/unit/host.h"
 
 /* Every bug that the project knows of. A bug may not fall out of the catalogue unseen. */
 static const char known[] =
@@ -202,6 +203,7 @@ Test(faults, no_variation_is_the_contract, .timeout = 900) {
     char why[512];
     hm_case_list list = {0};
     int compared = 0;
+    needs_room();
     cr_assert_eq(hm_cases_of_suite(HM_SMOKE, NULL, 1, &list, why, sizeof why), 0, "%s", why);
     for (int i = 0; i < list.n; i++) {
         int f = 0;
@@ -272,6 +274,7 @@ Test(variants, rows_are_complete) {
 
 /* The draw of cases and the judging of variants, in small; `hallmark selftest` judges 10^8 elements. */
 Test(variants, are_not_accused, .timeout = 900) {
+    needs_room();
     for (int o = 0; o < hm_op_count(); o++) {
         hm_alarms alarms;
         cr_assert_eq(hm_alarms_run(&(hm_selftest_options){.op = hm_op_at(o)->name, .seed = 1}, 100000, &alarms), HM_OK);

@@ -10,6 +10,7 @@
 #include "../../certify/call.h"
 #include "../../certify/generate.h"
 #include "../../certify/inputs.h"
+#include "host.h"
 
 typedef struct {
     char **line;
@@ -145,13 +146,6 @@ Test(suite, smoke_has_every_dtype_mode_generator_and_error) {
                 cr_expect(seen[FIRST_ARG + i][d] || !may_be(op, i, (hm_dtype)d), "%s: %s=%s", op->name,
                           op->args[i].name, hm_dtype_name(d));
     }
-}
-
-/* Can as much address space be reserved as the widest cases span? Not under valgrind, which has less to give. */
-static bool roomy(void) {
-    size_t size = (size_t)1 << 43;
-    void *at = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return at != MAP_FAILED && munmap(at, size) == 0;
 }
 
 /* The contract's check says what the case expects, and building the call leaves every byte where it belongs. */
