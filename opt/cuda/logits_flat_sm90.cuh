@@ -6,67 +6,249 @@
 
 namespace hm {
 
-/* ---- prefill ----------------------------------------------------------------------------------------------------- */
-
-/* A block has HALVES times 64 keys a warpgroup in registers, and tokens pass by in shared memory, two at a time: a
- * warpgroup more brings them, two tokens a warp. While one warpgroup adds up, the others' products are under way. The
- * work is cut into units of FLAT_TOKENS tokens and the keys of a block; a token whose window has none of these keys is
- * passed over. */
-enum { FLAT_TOKENS = 32 };
-
+/* A block has three warpgroups, each with two tokens: their queries lie in shared memory, their weights in registers,
+ * and the keys that one of the block's tokens sees pass by in tiles of two products. While one warpgroup adds up, the
+ * others' products are under way; while its own is, it finishes the sums before it and takes the next keys. Two warps
+ * more bring keys, and two write -inf where no key is. All tiles of all groups of tokens are one sequence, of which
+ * each block has an equal part. */
 template <bool FP8>
 struct flat {
-    enum { GROUPS = FP8 ? 3 : 2, HALVES = 2, KEYS = 64 * HALVES * GROUPS, THREADS = 128 * (GROUPS + 1) };
     enum {
-        STAGES = 4,
-        STAGE_BYTES = 2 * kind<FP8>::QUERY_BYTES,
-        MATH_REGISTERS = FP8 ? 144 : 208,
-        OTHER_REGISTERS = FP8 ? 80 : 88
-    };
-    struct token {
-        int64_t out;             /* of the block's first key */
-        int first, end, columns; /* keys of the block that the window has; that are -inf where it has not */
-        int unit;
+        GROUPS = 3,
+        EACH = 2, /* tokens of a warpgroup */
+        TOKENS = GROUPS * EACH,
+        THREADS = 128 * (GROUPS + 1),
+        TILE = 128, /* keys */
+        STAGES = 6,
+        STAGE = TILE * DIM,
+        QUERIES = EACH * kind<FP8>::QUERY_BYTES, /* of a warpgroup */
+        SCORING_REGISTERS = 160,
+        OTHER_REGISTERS = 32
     };
     struct shared {
-        float weight[STAGES][2][HEADS], scale[KEYS];
-        uint64_t full[STAGES], empty[STAGES], keys_full, keys_empty;
-        token about[STAGES][2];
+        uint64_t full[STAGES];
+        int64_t sum[THREADS / 32], group, count; /* the block's part: where it begins, and its tiles */
+        int tile;
     };
-    enum { BYTES = 1024 + STAGES * STAGE_BYTES + KEYS * DIM + sizeof(shared) };
+    enum { BYTES = 1024 + GROUPS * QUERIES + STAGES * STAGE + sizeof(shared) };
 };
 
 #if __CUDA_ARCH_FEAT_SM90_ALL
 
-/* Byte of piece c of a key: 8 keys' pieces lie in all banks. */
+/* barrier_wait at an address that is known already. */
+__device__ __forceinline__ void wait_at(uint32_t b, uint32_t parity) {
+    uint32_t done;
+    do {
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}"
+                     : "=r"(done)
+                     : "r"(b), "r"(parity)
+                     : "memory");
+    } while (!done);
+}
+/* 16 keys' codes of two pieces, as a product wants them. */
+__device__ __forceinline__ void load_pieces(uint32_t *v, uint32_t at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+template <bool FNUZ>
+__device__ __forceinline__ void widen_pieces(uint32_t *a, const uint32_t *word) {
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        uint32_t *to = a + i / 2 * 4 + i % 2;
+        widen_codes<FNUZ>(word[i], to, to + 2);
+    }
+}
+
+/* ---- what there is to do ----------------------------------------------------------------------------------------- */
+
+/* The keys that a row sees, [from, to); none: to is 0. There are fewer than 2^31: launch_flat. */
+struct key_range {
+    int from, to;
+};
+
+__device__ __forceinline__ key_range keys_of(const logits_params &p, int64_t row, logits_window *w) {
+    const bool sound = row < p.row_count && window_of<false>(p, row, w);
+    return sound && w->first < w->end ? key_range{(int)(w->first + w->shift), (int)(w->end + w->shift)}
+                                      : key_range{0, 0};
+}
+
+/* Tiles that the tokens of a group see. */
+template <int TOKENS, int TILE>
+struct group_tiles {
+    int from[TOKENS], to[TOKENS];
+    __device__ __forceinline__ group_tiles(const logits_params &p, int64_t row) {
+#pragma unroll
+        for (int i = 0; i < TOKENS; i++) {
+            logits_window w;
+            const key_range k = keys_of(p, row + i, &w);
+            from[i] = k.from / TILE, to[i] = k.to ? (k.to - 1) / TILE + 1 : 0;
+        }
+    }
+    /* The first of them from `tile` on, and where those that follow it without a gap, seen by the same tokens, end. */
+    __device__ __forceinline__ key_range next(int tile) const {
+        int first = INT_MAX, end = 0;
+#pragma unroll
+        for (int i = 0; i < TOKENS; i++)
+            if (to[i] > tile) first = min(first, max(from[i], tile));
+#pragma unroll
+        for (int i = 0; i < TOKENS; i++)
+            if (from[i] <= first && to[i] > first) end = max(end, to[i]);
+        return {first, end};
+    }
+};
+
+/* The block's part of all tiles. Whole block. */
+template <typename F>
+__device__ __forceinline__ void share_rows(const logits_params &p, typename F::shared &s) {
+    constexpr int T = F::TOKENS;
+    const int64_t groups = (p.row_count + T - 1) / T, each = (groups + F::THREADS - 1) / F::THREADS;
+    const int64_t from = threadIdx.x * each, to = min(from + each, groups);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const auto tiles_of = [&](int64_t group) {
+        const group_tiles<T, F::TILE> all(p, group * T);
+        int count = 0;
+#pragma unroll 1
+        for (key_range r = all.next(0); r.to; r = all.next(r.to)) count += r.to - r.from;
+        return count;
+    };
+    int64_t mine = 0;
+#pragma unroll 1
+    for (int64_t i = from; i < to; i++) mine += tiles_of(i);
+    int64_t sum = mine, before = 0, all = 0;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        const int64_t other = __shfl_up_sync(~0u, sum, step);
+        if (lane >= step) sum += other;
+    }
+    if (lane == 31) s.sum[warp] = sum;
+    __syncthreads();
+#pragma unroll 1
+    for (int i = 0; i < F::THREADS / 32; i++) {
+        if (i < warp) before += s.sum[i];
+        all += s.sum[i];
+    }
+    before += sum - mine;
+    const int64_t each_block = all / gridDim.x, rest = all % gridDim.x;
+    const int64_t low = each_block * blockIdx.x + rest * blockIdx.x / gridDim.x;
+    const int64_t high = each_block * (blockIdx.x + 1) + rest * (blockIdx.x + 1) / gridDim.x;
+    if (threadIdx.x == 0) s.count = high - low;
+    if (low < high && before <= low && low < before + mine) {
+        int64_t at = low - before, i = from;
+#pragma unroll 1
+        for (int tiles; at >= (tiles = tiles_of(i)); i++) at -= tiles;
+        const group_tiles<T, F::TILE> all_of(p, i * T);
+        key_range r = all_of.next(0);
+#pragma unroll 1
+        for (; at >= r.to - r.from; r = all_of.next(r.to)) at -= r.to - r.from;
+        s.group = i, s.tile = r.from + (int)at;
+    }
+    __syncthreads();
+}
+
+/* Calls f(group, first tile, tiles) for every run of tiles of the block's part. */
+template <typename F, typename G>
+__device__ __forceinline__ void walk(const logits_params &p, const typename F::shared &s, const G &f) {
+    int64_t left = s.count, group = s.group;
+    int tile = s.tile;
+#pragma unroll 1
+    while (left > 0 && group * F::TOKENS < p.row_count) {
+        const group_tiles<F::TOKENS, F::TILE> tiles(p, group * F::TOKENS);
+        const key_range r = tiles.next(tile);
+        const int64_t now = group; /* in registers, its tiles would be too many */
+        if (r.to && tiles.next(r.to).to) tile = r.to;
+        else group++, tile = 0;
+        const int count = (int)min((int64_t)(r.to - r.from), left);
+        if (!r.to) continue;
+        left -= count;
+        f(now, r.from, count);
+    }
+}
+
+/* ---- keys -------------------------------------------------------------------------------------------------------- */
+
+/* Named barriers: 1 to 3 of a warpgroup, then those at which the stages become empty. */
+enum { EMPTY = 4 };
+
+__device__ __forceinline__ void copy_piece_to(uint32_t to, const void *from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+/* Byte of piece c of a tile's key: 8 keys' pieces lie in all banks. */
 __device__ __forceinline__ int flat_key_byte(int key, int c) { return key * DIM + (c ^ (key & 7)) * 16; }
 
-/* What a thread needs of a key's codes, piece by piece: a word of each, or (f16) two halves of one. Here the
- * dimensions keep their order. */
-template <bool FP8>
-__device__ __forceinline__ void load_key(uint32_t *raw, const uint8_t *keys, int key, int t) {
+/* Two warps, each half of every tile: one would be too slow. */
+template <typename F>
+__device__ __forceinline__ void bring_rows(const logits_params &p, typename F::shared &s, uint8_t *stages, int warp) {
+    constexpr int MEET = 128 * F::GROUPS + 64, KEYS = F::TILE / 2;
+    const int lane = threadIdx.x % 32, mine = warp * KEYS + lane / 8;
+    int stage = 0, used = 0;
+    walk<F>(p, s, [&](int64_t, int tile, int count) {
+#pragma unroll 1
+        for (int end = tile + count; tile < end; tile++) {
+            const int64_t base = (int64_t)tile * F::TILE;
+            const int there = (int)min(p.keys - base, (int64_t)F::TILE);
+            uint8_t *to = stages + stage * F::STAGE;
+            if (used == F::STAGES) sync_some(EMPTY + stage, MEET);
+            else used++;
+            if (p.key_pieces) {
+                const uint8_t *from = p.k + (base + mine) * p.k_stride + lane % 8 * 16;
+                const uint32_t at[2] = {shared_address(to + flat_key_byte(mine, lane % 8)),
+                                        shared_address(to + flat_key_byte(mine + 4, lane % 8))};
+                if (p.k_stride == DIM && there == F::TILE) { /* addresses need no instructions */
+                    asm volatile("" : "+l"(from));
 #pragma unroll
-    for (int c = 0; c < 8; c++) {
-        const uint8_t *piece = keys + flat_key_byte(key, c);
-        if (FP8) raw[c] = *(const uint32_t *)(piece + 4 * t);
-        else raw[c] = *(const uint16_t *)(piece + 2 * t) | (uint32_t) * (const uint16_t *)(piece + 8 + 2 * t) << 16;
+                    for (int i = 0; i < KEYS / 4; i++)
+                        copy_piece_to(at[i % 2] + i / 2 * (8 * DIM), from + i * (4 * DIM));
+                } else {
+#pragma unroll 2
+                    for (int i = 0; mine + 4 * i < there && i < KEYS / 4; i++, from += 4 * p.k_stride)
+                        copy_piece_to(at[i % 2] + i / 2 * (8 * DIM), from);
+                }
+                barrier_arrive_behind_copies(&s.full[stage]);
+            } else {
+#pragma unroll 1
+                for (int key = warp * KEYS + lane; key < min(there, (warp + 1) * KEYS); key += 32)
+#pragma unroll 1
+                    for (int d = 0; d < DIM; d++)
+                        to[flat_key_byte(key, d / 16) + d % 16] = p.k[(base + key) * p.k_stride + d * p.k_step];
+                barrier_arrive(&s.full[stage]);
+            }
+            if (++stage == F::STAGES) stage = 0;
+        }
+    });
+#pragma unroll 1
+    for (; used > 0; used--) {
+        stage = stage ? stage - 1 : F::STAGES - 1;
+        sync_some(EMPTY + stage, MEET);
     }
 }
 
-/* A piece of 16 codes of a head, of two tokens' 128, where the product finds it. */
-template <bool FP8, bool FNUZ>
-__device__ __forceinline__ void put_piece(uint8_t *tile, int head, int c, uint4 v) {
-    if (FP8) {
-        *(uint4 *)(tile + head * 128 + (c ^ (head & 7)) * 16) = v;
-        return;
+/* -inf outside of every row's window. Two warps of each block. */
+__device__ __forceinline__ void clean_windows(const logits_params &p, int warp) {
+    constexpr int64_t PART = 8192;
+    const int64_t parts = (p.width + PART - 1) / PART;
+    const int lane = threadIdx.x % 32;
+#pragma unroll 1
+    for (int64_t u = (int64_t)blockIdx.x * 2 + warp; u < p.row_count * parts; u += gridDim.x * 2) {
+        const int64_t row = parts == 1 ? u : u / parts, from = (u - row * parts) * PART, to = min(from + PART, p.width);
+        logits_window w;
+        if (!window_of<false>(p, row, &w)) continue;
+        float *out = p.logits + row * p.logits_row;
+        const auto clean = [&](int64_t low, int64_t high) {
+            float *at = out + (low + lane) * p.logits_step;
+#pragma unroll 8
+            for (int rest = (int)(high - low) - lane; rest > 0; rest -= 32, at += 32 * p.logits_step)
+                *at = __uint_as_float(0xff800000u);
+        };
+        if (from < w.first) clean(from, min(to, w.first));
+        if (w.end < to) clean(max(from, w.end), to);
     }
-    uint4 low, high;
-    widen_codes<FNUZ>(v.x, &low.x, &low.y), widen_codes<FNUZ>(v.y, &low.z, &low.w);
-    widen_codes<FNUZ>(v.z, &high.x, &high.y), widen_codes<FNUZ>(v.w, &high.z, &high.w);
-    uint8_t *row = tile + c / 4 * 16384 + head * 128;
-    *(uint4 *)(row + ((c % 4 * 2) ^ (head & 7)) * 16) = low;
-    *(uint4 *)(row + ((c % 4 * 2 + 1) ^ (head & 7)) * 16) = high;
 }
+
+/* ---- queries ----------------------------------------------------------------------------------------------------- */
 
 /* 16 codes that do not lie next to each other. */
 __device__ __noinline__ uint4 piece_of(const uint8_t *code, int64_t step) {
@@ -77,136 +259,50 @@ __device__ __noinline__ uint4 piece_of(const uint8_t *code, int64_t step) {
     return make_uint4(word[0], word[1], word[2], word[3]);
 }
 
-/* A quarter of the keys from `base` on. A warp. */
-template <bool FP8>
-__device__ __forceinline__ void bring_keys(const logits_params &p, typename flat<FP8>::shared &s, uint8_t *keys,
-                                           int64_t base, int warp) {
-    constexpr int MINE = flat<FP8>::KEYS / 4;
-    const int lane = threadIdx.x % 32, from = warp * MINE;
-    for (int i = lane; i < MINE; i += 32) {
-        const bool there = base + from + i < p.keys;
-        const float *scale = p.k_scale + (there ? (base + from + i) * p.scale_step : 0);
-        if (p.key_pieces) copy_word(&s.scale[from + i], scale, there);
-        else s.scale[from + i] = there ? *scale : 0.0f;
+/* Piece c of a head's 16 codes, where the product of TOKENS tokens finds it. A thread of a quad has 4 codes of a key's
+ * piece; as f16, the first two of them count among the first half of a step's dimensions. */
+template <bool FP8, int TOKENS>
+__device__ __forceinline__ void put_query(uint8_t *tile, int head, int c, uint4 v, bool fnuz) {
+    const int e = head & 7;
+    if (FP8) {
+        *(uint4 *)(tile + head * 128 + (c ^ e) * 16) = v;
+        return;
     }
-    for (int i = lane; i < MINE * 8; i += 32) {
-        const int key = from + i / 8, c = i % 8;
-        const bool there = base + key < p.keys;
-        const uint8_t *code = p.k + (there ? (base + key) * p.k_stride + 16 * c * p.k_step : 0);
-        uint8_t *to = keys + flat_key_byte(key, c);
-        if (p.key_pieces) copy_piece(to, code, there);
-        else
-            for (int d = 0; d < 16; d++) to[d] = there ? code[d * p.k_step] : 0;
-    }
-    if (p.key_pieces) barrier_arrive_behind_copies(&s.keys_full);
-    else barrier_arrive(&s.keys_full);
+    uint4 low, high;
+    widen_codes(v.x, fnuz, &low.x, &high.x), widen_codes(v.y, fnuz, &low.y, &high.y);
+    widen_codes(v.z, fnuz, &low.z, &high.z), widen_codes(v.w, fnuz, &low.w, &high.w);
+    uint8_t *row = tile + c / 4 * (8192 * TOKENS) + head * 128;
+    *(uint4 *)(row + ((c % 4 * 2) ^ e) * 16) = low;
+    *(uint4 *)(row + ((c % 4 * 2 + 1) ^ e) * 16) = high;
 }
 
-/* The queries and weights of a row, as token `which` of a stage. A warp. */
-template <bool FP8>
-__device__ __forceinline__ void bring_token(const logits_params &p, uint8_t *tile, float *weights, int which,
-                                            int64_t row, uint64_t *empty, uint32_t parity) {
-    const int lane = threadIdx.x % 32;
-    const uint8_t *q = p.q + row * p.q_batch;
-    float weight[2];
+/* The queries of TOKENS rows, of a warpgroup: a thread's pieces of them. */
+template <bool FP8, int TOKENS>
+struct held_queries {
+    uint4 piece[TOKENS][4];
+    __device__ __forceinline__ void load(const logits_params &p, int64_t row) {
+        const int thread = threadIdx.x % 128, c = thread % 8;
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const int head = i * 32 + lane;
-        weight[i] = head < p.heads ? p.weights[row * p.weights_row + head * p.weights_step] : 0.0f;
-    }
-    /* 32 threads have 4 heads' pieces; 8 of them write 128 bytes of all banks */
-    const int c = FP8 ? lane % 8 : lane % 4 + lane / 8 % 2 * 4, of = FP8 ? lane / 8 : lane / 16 * 2 + lane / 4 % 2;
-#pragma unroll 1
-    for (int part = 0; part < 2; part++) {
-        uint4 piece[8];
+        for (int token = 0; token < TOKENS; token++)
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const int head = part * 32 + i * 4 + of;
-            const uint8_t *from = q + head * p.q_head + 16 * c * p.q_step;
-            piece[i] = make_uint4(0, 0, 0, 0);
-            if (head >= p.heads) continue;
-            if (p.q_pieces) piece[i] = *(const uint4 *)from;
-            else piece[i] = piece_of(from, p.q_step);
-        }
-        if (part == 0 && which == 0) barrier_wait(empty, parity);
-        if (!FP8 && p.fnuz) {
-#pragma unroll
-            for (int i = 0; i < 8; i++) put_piece<FP8, true>(tile, which * HEADS + part * 32 + i * 4 + of, c, piece[i]);
-        } else {
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                put_piece<FP8, false>(tile, which * HEADS + part * 32 + i * 4 + of, c, piece[i]);
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) weights[weight_place(i * 32 + lane)] = weight[i];
-}
-
-template <bool FP8>
-__device__ __forceinline__ void bring_tokens(const logits_params &p, typename flat<FP8>::shared &s, uint8_t *tiles,
-                                             uint8_t *keys) {
-    using F = flat<FP8>;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    int n = 0; /* stages */
-    uint32_t units = 0;
-#pragma unroll 1
-    for (int64_t u = blockIdx.x; u < p.end; u += gridDim.x) {
-        const int64_t chunk = quotient(p.tiles, u), base = (u - chunk * p.tiles.d) * F::KEYS;
-        const int64_t row = chunk * FLAT_TOKENS + lane;
-        logits_window w = {0, 0, 0};
-        const bool sound = row < p.row_count && window_of<false>(p, row, &w);
-        const int64_t most = F::KEYS, zero = 0;
-        const int first = (int)min(max(w.first + w.shift - base, zero), most);
-        const int end = (int)min(max(w.end + w.shift - base, zero), most);
-        const uint32_t active = __ballot_sync(~0u, sound && first < end);
-        const int columns = p.clean ? (int)min(p.width - base, most) : 0;
-        if (active) {
-            barrier_wait(&s.keys_empty, (units & 1) ^ 1);
-            bring_keys<FP8>(p, s, keys, base, warp);
-        }
-#pragma unroll 1
-        for (uint32_t rest = active; rest; n++) {
-            const int stage = n % F::STAGES, i = __ffs((int)rest) - 1;
-            rest &= rest - 1;
-            const int j = rest ? __ffs((int)rest) - 1 : -1;
-            rest &= rest - 1;
-            if (n % 4 != warp) continue;
-            uint8_t *tile = tiles + stage * F::STAGE_BYTES;
-#pragma unroll 1
-            for (int which = 0; which < 2; which++) {
-                const int from = which ? j : i;
-                if (from >= 0)
-                    bring_token<FP8>(p, tile, s.weight[stage][which], which, chunk * FLAT_TOKENS + from,
-                                     &s.empty[stage], (uint32_t)(n / F::STAGES & 1) ^ 1);
-                typename F::token about = {0, 0, 0, 0, (int)units};
-                const int64_t shift = __shfl_sync(~0u, (long long)w.shift, from & 31);
-                const int low = __shfl_sync(~0u, first, from & 31), high = __shfl_sync(~0u, end, from & 31);
-                if (from >= 0)
-                    about = {(chunk * FLAT_TOKENS + from) * p.logits_row + (base - shift) * p.logits_step, low, high,
-                             columns, (int)units};
-                if (lane == 0) s.about[stage][which] = about;
+            for (int i = 0; i < 4; i++) {
+                const int head = i * 16 + thread / 8;
+                const uint8_t *from = p.q + (row + token) * p.q_batch + head * p.q_head + 16 * c * p.q_step;
+                piece[token][i] = make_uint4(0, 0, 0, 0);
+                if (head >= p.heads || row + token >= p.row_count) continue;
+                if (p.q_pieces) piece[token][i] = *(const uint4 *)from;
+                else piece[token][i] = piece_of(from, p.q_step);
             }
-            fence_for_async();
-            barrier_arrive(&s.full[stage]);
-        }
-        if (active) units++;
-        if (!p.clean) continue;
-#pragma unroll 1
-        for (uint32_t rest = __ballot_sync(~0u, sound) & ~active; rest; rest &= rest - 1) {
-            const int i = __ffs((int)rest) - 1;
-            float *out = p.logits + (chunk * FLAT_TOKENS + i) * p.logits_row + base * p.logits_step;
-            if (i % 4 != warp) continue;
-            for (int column = lane; column < columns; column += 32)
-                out[column * p.logits_step] = __uint_as_float(0xff800000u);
-        }
     }
-    if (n % 4 == warp) {
-        const int stage = n % F::STAGES;
-        barrier_wait(&s.empty[stage], (uint32_t)(n / F::STAGES & 1) ^ 1);
-        if (lane == 0) s.about[stage][0].unit = NO_UNIT;
-        barrier_arrive(&s.full[stage]);
+    __device__ __forceinline__ void put(uint8_t *tile, bool fnuz) const {
+        const int thread = threadIdx.x % 128, c = thread % 8;
+#pragma unroll
+        for (int token = 0; token < TOKENS; token++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                put_query<FP8, TOKENS>(tile, token * HEADS + i * 16 + thread / 8, c, piece[token][i], fnuz);
     }
-}
+};
 
 #endif
 
@@ -214,84 +310,147 @@ template <bool FP8>
 __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid_constant__ logits_params p) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
     using F = flat<FP8>;
-    constexpr int REGISTERS = kind<FP8>::REGISTERS;
+    constexpr int P = F::EACH;
     extern __shared__ uint8_t memory[];
     uint8_t *tiles = memory + (-(intptr_t)shared_address(memory) & 1023);
-    uint8_t *keys = tiles + F::STAGES * F::STAGE_BYTES;
-    typename F::shared &s = *(typename F::shared *)(keys + F::KEYS * DIM);
+    uint8_t *stages = tiles + F::GROUPS * F::QUERIES;
+    typename F::shared &s = *(typename F::shared *)(stages + F::STAGES * F::STAGE);
     const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4,
               t = lane % 4;
-    if (threadIdx.x < F::STAGES) {
-        /* Every thread arrives that wrote or read: one lane behind __syncwarp() would do, but racecheck does not see it. */
-        barrier_init(&s.full[threadIdx.x], 32), barrier_init(&s.empty[threadIdx.x], 128 * F::GROUPS);
-        if (threadIdx.x == 0) barrier_init(&s.keys_full, 128), barrier_init(&s.keys_empty, 128 * F::GROUPS);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < F::STAGES; i++) barrier_init(&s.full[i], 64);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    __syncthreads();
     wait_for_previous();
     let_next_start();
+    share_rows<F>(p, s);
     if (group == F::GROUPS) {
         shrink_registers<F::OTHER_REGISTERS>();
-        bring_tokens<FP8>(p, s, tiles, keys);
+        if (warp < 2) bring_rows<F>(p, s, stages, warp);
+        else if (p.clean) clean_windows(p, warp - 2);
         return;
     }
-    grow_registers<F::MATH_REGISTERS>();
-    const int from = group * 64 * F::HALVES + warp * 16 + g, key = from + (t & 1) * 8; /* key: that the thread writes */
-    const uint32_t queries = shared_address(tiles);
-    uint32_t a[F::HALVES][REGISTERS], units = 0;
-    float scale[F::HALVES];
-    int unit = NO_UNIT;
+    grow_registers<F::SCORING_REGISTERS>();
+    /* A product has 64 keys of a tile, the thread two of them; it writes one, for one of the two tokens. */
+    const int mine = warp * 16 + g + (t & 1) * 8;
+    const int row = warp * 16 + lane % 16; /* whose address the thread names to load_pieces */
+    uint32_t from = shared_address(stages) + flat_key_byte(row, lane / 16);
+    uint32_t full = shared_address(s.full), odd = t & 1, upper = t & 2;
+    const int out_step = (int)p.logits_step * 4, scale_step = (int)p.scale_step * 4;
+    /* kept, rather than computed anew for every tile */
+    asm volatile("" : "+r"(from), "+r"(full), "+r"(odd), "+r"(upper));
+    uint8_t *queries = tiles + group * F::QUERIES;
+    const uint32_t tile_of = queries_at(shared_address(queries));
+    int64_t now = -1;
+    int stage = 0, low = 0, length = 0;
+    bool live = false;
+    uint32_t parity = 0;
+    float w[P][16], *out = nullptr;
+    const auto release_stage = [&]() {
+        asm volatile("bar.arrive %0, %1;" ::"r"(EMPTY + stage), "n"(128 * F::GROUPS + 64) : "memory");
+        if (++stage == F::STAGES) stage = 0, parity ^= 1;
+    };
+    walk<F>(p, s, [&](int64_t of, int tile, int count) {
+        if (of != now) {
+            const int64_t row = of * F::TOKENS + group * P;
+            now = of;
+            held_queries<FP8, P> held;
+            held.load(p, row);
+#pragma unroll
+            for (int i = 0; i < P; i++)
+#pragma unroll
+                for (int j = 0; j < 16; j++) {
+                    const int head = j / 2 * 8 + t * 2 + j % 2;
+                    w[i][j] = head < p.heads && row + i < p.row_count
+                                  ? p.weights[(row + i) * p.weights_row + head * p.weights_step]
+                                  : 0.0f;
+                }
+            const group_tiles<P, F::TILE> seen(p, row);
+            live = seen.next(0).to > 0;
+            logits_window window = {0, 0, 0};
+            const key_range keys = keys_of(p, row + (t >> 1), &window); /* of the token that the thread writes */
+            low = keys.from, length = keys.to - keys.from;
+            out = p.logits + ((row + (t >> 1)) * p.logits_row - window.shift * p.logits_step);
+            sync_some(1 + group, 128); /* all have waited for the products before this */
+            held.put(queries, p.fnuz);
+            fence_for_async();
+            sync_some(1 + group, 128);
+        }
+        if (!live) { /* the stages go on */
 #pragma unroll 1
-    for (int n = 0;; n++) {
-        const int stage = n % F::STAGES;
-        barrier_wait(&s.full[stage], (uint32_t)(n / F::STAGES & 1));
-        const int now = s.about[stage][0].unit;
-        if (now == NO_UNIT) break;
-        if (now != unit) {
-            unit = now;
-            barrier_wait(&s.keys_full, units++ & 1);
-#pragma unroll
-            for (int h = 0; h < F::HALVES; h++) {
-                uint32_t raw[2][8];
-#pragma unroll
-                for (int i = 0; i < 2; i++) load_key<FP8>(raw[i], keys, from + h * 64 + i * 8, t);
-                scale[h] = s.scale[key + h * 64];
-                take_keys<FP8>(a[h], raw[0], raw[1], p.fnuz);
+            for (; count > 0; count--) {
+                wait_at(full + stage * 8, parity);
+                release_stage();
             }
-            barrier_arrive(&s.keys_empty);
+            return;
         }
-        /* Of each token the thread sums up two keys; of the four sums it completes one. */
-        const typename F::token about = s.about[stage][t >> 1];
+        constexpr bool AHEAD = FP8; /* are there registers for the keys of two products? */
+        uint32_t a[AHEAD ? 2 : 1][kind<FP8>::REGISTERS];
+        float sum[P][2], scale_before = 0.0f;
+        int key = tile * F::TILE + mine, length_before = 0;
+        const auto load_keys = [&](int h) {
+            const uint32_t at = from + stage * F::STAGE + h * (64 * DIM);
+            uint32_t word[16];
 #pragma unroll
-        for (int h = 0; h < F::HALVES; h++) {
-            float d[64], w[16], first[2], second[2];
-            products_begin<FP8, 2>(d, a[h], queries + stage * F::STAGE_BYTES);
-            load_weights(w, s.weight[stage][0], t);
-            products_wait<2>(d);
-            sum_heads(d, w, first);
-            load_weights(w, s.weight[stage][1], t);
-            sum_heads(d + 32, w, second);
-            if (h == F::HALVES - 1) barrier_arrive(&s.empty[stage]);
-            const float x = share_pair(first, t), y = share_pair(second, t);
-            const float v = __fadd_rn(t & 2 ? y : x, __shfl_xor_sync(~0u, t & 2 ? x : y, 2));
-            const int column = key + h * 64;
-            float *to = p.logits + about.out + column * p.logits_step;
-            if (column >= about.first && column < about.end) *to = __fmul_rn(v, scale[h]);
-            else if (column < about.columns) *to = __uint_as_float(0xff800000u);
+            for (int j = 0; j < 4; j++) {
+                if (FP8) load_pieces(a[AHEAD ? h : 0] + 4 * j, at ^ j * 32);
+                else load_pieces(word + 4 * j, at ^ j * 32);
+            }
+            if (!FP8 && p.fnuz) widen_pieces<true>(a[0], word);
+            else if (!FP8) widen_pieces<false>(a[0], word);
+        };
+        /* Of four sums, of two keys for two tokens, the thread completes one. */
+        const auto finish = [&](int key, int count) {
+            const float x = share_pair(sum[0], odd), y = share_pair(sum[1], odd);
+            const float v = __fadd_rn(upper ? y : x, __shfl_xor_sync(~0u, upper ? x : y, 2));
+            if ((uint32_t)(key - low) < (uint32_t)count)
+                *(float *)((char *)out + (int64_t)key * out_step) = __fmul_rn(v, scale_before);
+        };
+        if (AHEAD) wait_at(full + stage * 8, parity), load_keys(0);
+#pragma unroll 1
+        for (;;) {
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float d[32 * P];
+                if (!AHEAD) {
+                    if (h == 0) wait_at(full + stage * 8, parity);
+                    load_keys(h);
+                    if (h == 1) release_stage();
+                }
+                products_begin_at<FP8, P>(d, a[AHEAD ? h : 0], tile_of);
+                /* While it multiplies: the sums before it, and the keys behind it. */
+                if (h == 0) finish(key + 64 - F::TILE, length_before);
+                else finish(key, length);
+                if ((uint32_t)(key + 64 * h - low) < (uint32_t)length)
+                    scale_before = *(const float *)((const char *)p.k_scale + (int64_t)(key + 64 * h) * scale_step);
+                if (AHEAD && h == 0) {
+                    load_keys(1);
+                    release_stage();
+                } else if (AHEAD && count > 1) {
+                    wait_at(full + stage * 8, parity);
+                    load_keys(0);
+                }
+                products_wait<P>(d);
+#pragma unroll
+                for (int i = 0; i < P; i++) sum_heads(d + 32 * i, w[i], sum[i]);
+            }
+            key += F::TILE, length_before = length;
+            if (--count == 0) break;
         }
-    }
+        finish(key + 64 - F::TILE, length_before);
+    });
 #endif
 }
 
 template <bool FP8>
 static hm_status launch_flat(const char *op, logits_params p, void *stream) {
     using F = flat<FP8>;
-    if (p.heads > HEADS || p.dim != DIM || p.keys == 0 || !special<score_rows<FP8>>(F::BYTES))
+    const auto fits = [](int64_t step) { return step < 1 << 29 && step > -(1 << 29); };
+    const bool small =
+        few(p.row_count) && few(p.width) && p.keys < INT32_MAX - F::TILE && fits(p.logits_step) && fits(p.scale_step);
+    if (!small || p.heads > HEADS || p.dim != DIM || p.keys == 0 || !special<score_rows<FP8>>(F::BYTES))
         return launch(op, score_any<false, plain_queries>, p.end, dim3(ANY_THREADS), 0, stream, p);
-    p.tiles = divider_of((p.keys + F::KEYS - 1) / F::KEYS);
-    p.end = (p.row_count + FLAT_TOKENS - 1) / FLAT_TOKENS * p.tiles.d;
-    const int64_t processors = hm_cuda_processors();
-    return launch(op, score_rows<FP8>, p.end < processors ? p.end : processors, dim3(F::THREADS), F::BYTES, stream, p);
+    return launch(op, score_rows<FP8>, (int64_t)hm_cuda_processors(), dim3(F::THREADS), F::BYTES, stream, p);
 }
 
 } // namespace hm

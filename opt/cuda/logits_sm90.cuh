@@ -67,13 +67,16 @@ __device__ __forceinline__ void copy_word(void *to, const void *from, bool there
                  : __VA_ARGS__                                                                                       \
                  : "r"(a[4 * k]), "r"(a[4 * k + 1]), "r"(a[4 * k + 2]), "r"(a[4 * k + 3]), "r"(b), "r"(k > 0 ? 1 : 0))
 
+/* Rows of 128 bytes, exchanged, 8 of them 1024 bytes; the upper half of a descriptor is the same for all. */
+__device__ __forceinline__ uint32_t queries_at(uint32_t query) {
+    return __shfl_sync(~0u, (query & 0x3ffff) >> 4 | 1u << 16, 0);
+}
+
 /* d[64 keys x TOKENS * 64 heads] = a b^T. Thread t of the warpgroup has keys t / 32 * 16 + t % 32 / 4, + 8 for the
  * second two of each four values, and heads 8 (i / 4) + t % 4 * 2 + i % 2. Begins; products_wait says when it is
  * done. */
 template <bool FP8, int TOKENS>
-__device__ __forceinline__ void products_begin(float *d, const uint32_t *a, uint32_t query) {
-    /* rows of 128 bytes, exchanged, 8 of them 1024 bytes; the upper half of a descriptor is the same for all */
-    const uint32_t tile = __shfl_sync(~0u, (query & 0x3ffff) >> 4 | 1u << 16, 0);
+__device__ __forceinline__ void products_begin_at(float *d, const uint32_t *a, uint32_t tile) {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
     for (int k = 0; k < kind<FP8>::STEPS; k++) {
@@ -90,6 +93,10 @@ __device__ __forceinline__ void products_begin(float *d, const uint32_t *a, uint
                        HM_D32(32));
     }
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <bool FP8, int TOKENS>
+__device__ __forceinline__ void products_begin(float *d, const uint32_t *a, uint32_t query) {
+    products_begin_at<FP8, TOKENS>(d, a, queries_at(query));
 }
 #undef HM_PRODUCT
 #undef HM_R32
