@@ -10,7 +10,7 @@ namespace hm {
  * and the keys that one of the block's tokens sees pass by in tiles of two products. While one warpgroup adds up, the
  * others' products are under way; while its own is, it finishes the sums before it and takes the next keys. Two warps
  * more bring keys, and two write -inf where no key is. All tiles of all groups of tokens are one sequence, of which
- * each block has an equal part. */
+ * each block has a part that costs the same. */
 template <bool FP8>
 struct flat {
     enum {
@@ -21,13 +21,15 @@ struct flat {
         TILE = 128, /* keys */
         STAGES = 6,
         STAGE = TILE * DIM,
+        SWITCH = 3, /* what a group costs besides its tiles, in tiles: its queries come only when it begins */
         QUERIES = EACH * kind<FP8>::QUERY_BYTES, /* of a warpgroup */
         SCORING_REGISTERS = 160,
         OTHER_REGISTERS = 32
     };
     struct shared {
         uint64_t full[STAGES];
-        int64_t sum[THREADS / 32], group, count; /* the block's part: where it begins, and its tiles */
+        int64_t tiles[THREADS / 32], cost[THREADS / 32];
+        int64_t group, first, last; /* the block's part: tiles of all, and the group and the tile that it begins with */
         int tile;
     };
     enum { BYTES = 1024 + GROUPS * QUERIES + STAGES * STAGE + sizeof(shared) };
@@ -70,9 +72,10 @@ struct key_range {
 };
 
 __device__ __forceinline__ key_range keys_of(const logits_params &p, int64_t row, logits_window *w) {
-    const bool sound = row < p.row_count && window_of<false>(p, row, w);
-    return sound && w->first < w->end ? key_range{(int)(w->first + w->shift), (int)(w->end + w->shift)}
-                                      : key_range{0, 0};
+    const bool sound = window_of<false>(p, min(row, p.row_count - 1), w); /* so that no load waits for a branch */
+    return sound && row < p.row_count && w->first < w->end
+               ? key_range{(int)(w->first + w->shift), (int)(w->end + w->shift)}
+               : key_range{0, 0};
 }
 
 /* Tiles that the tokens of a group see. */
@@ -114,44 +117,57 @@ __device__ __forceinline__ void share_rows(const logits_params &p, typename F::s
         for (key_range r = all.next(0); r.to; r = all.next(r.to)) count += r.to - r.from;
         return count;
     };
-    int64_t mine = 0;
+    const auto cost_of = [&](int tiles) { return tiles ? tiles + F::SWITCH : 0; };
+    int64_t tiles = 0, cost = 0;
 #pragma unroll 1
-    for (int64_t i = from; i < to; i++) mine += tiles_of(i);
-    int64_t sum = mine, before = 0, all = 0;
+    for (int64_t i = from; i < to; i++) {
+        const int n = tiles_of(i);
+        tiles += n, cost += cost_of(n);
+    }
+    int64_t tiles_to = tiles, cost_to = cost; /* with the threads before this one */
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
-        const int64_t other = __shfl_up_sync(~0u, sum, step);
-        if (lane >= step) sum += other;
+        const int64_t x = __shfl_up_sync(~0u, tiles_to, step), y = __shfl_up_sync(~0u, cost_to, step);
+        if (lane >= step) tiles_to += x, cost_to += y;
     }
-    if (lane == 31) s.sum[warp] = sum;
+    if (lane == 31) s.tiles[warp] = tiles_to, s.cost[warp] = cost_to;
     __syncthreads();
+    int64_t all_tiles = 0, all = 0;
 #pragma unroll 1
     for (int i = 0; i < F::THREADS / 32; i++) {
-        if (i < warp) before += s.sum[i];
-        all += s.sum[i];
+        if (i < warp) tiles_to += s.tiles[i], cost_to += s.cost[i];
+        all_tiles += s.tiles[i], all += s.cost[i];
     }
-    before += sum - mine;
-    const int64_t each_block = all / gridDim.x, rest = all % gridDim.x;
-    const int64_t low = each_block * blockIdx.x + rest * blockIdx.x / gridDim.x;
-    const int64_t high = each_block * (blockIdx.x + 1) + rest * (blockIdx.x + 1) / gridDim.x;
-    if (threadIdx.x == 0) s.count = high - low;
-    if (low < high && before <= low && low < before + mine) {
-        int64_t at = low - before, i = from;
+    /* How many tiles are before a place, and where the tile there is, if a part begins with it. */
+    const auto find = [&](int64_t place, bool begins) {
+        int64_t at = place - (cost_to - cost), before = tiles_to - tiles, i = from;
 #pragma unroll 1
-        for (int tiles; at >= (tiles = tiles_of(i)); i++) at -= tiles;
-        const group_tiles<T, F::TILE> all_of(p, i * T);
-        key_range r = all_of.next(0);
+        for (int n; at >= cost_of(n = tiles_of(i)); i++) at -= cost_of(n), before += n;
+        at = max(at - F::SWITCH, (int64_t)0);
+        before += at;
+        if (begins) {
+            const group_tiles<T, F::TILE> all_of(p, i * T);
+            key_range r = all_of.next(0);
 #pragma unroll 1
-        for (; at >= r.to - r.from; r = all_of.next(r.to)) at -= r.to - r.from;
-        s.group = i, s.tile = r.from + (int)at;
-    }
+            for (; at >= r.to - r.from; r = all_of.next(r.to)) at -= r.to - r.from;
+            s.group = i, s.tile = r.from + (int)at;
+        }
+        return before;
+    };
+    const auto mine = [&](int64_t place) { return cost_to - cost <= place && place < cost_to; };
+    const auto part = [&](int64_t block) { return all / gridDim.x * block + all % gridDim.x * block / gridDim.x; };
+    const int64_t low = part(blockIdx.x), high = part(blockIdx.x + 1);
+    if (mine(low)) s.first = find(low, true);
+    if (mine(high)) s.last = find(high, false);
+    if (threadIdx.x == 0 && low == all) s.first = all_tiles;
+    if (threadIdx.x == 0 && high == all) s.last = all_tiles;
     __syncthreads();
 }
 
 /* Calls f(group, first tile, tiles) for every run of tiles of the block's part. */
 template <typename F, typename G>
 __device__ __forceinline__ void walk(const logits_params &p, const typename F::shared &s, const G &f) {
-    int64_t left = s.count, group = s.group;
+    int64_t left = s.last - s.first, group = s.group;
     int tile = s.tile;
 #pragma unroll 1
     while (left > 0 && group * F::TOKENS < p.row_count) {
