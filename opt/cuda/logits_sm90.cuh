@@ -4,8 +4,8 @@
  * columns and lie in shared memory, so that the sum over heads runs within a thread and its quad. Products are of f16,
  * with the codes' exact values, or (FP8) of the codes themselves.
  * The dimensions may come in any order, the same for both sides. In decode a thread of a quad, the t-th, has pieces t
- * and t + 4 of 16 codes of a key, and the queries' words are put to match: put_word. In prefill, where keys are loaded
- * seldom, the queries keep their order: load_key. Rows of 128 bytes are exchanged by 16 bytes as the product wants it.
+ * and t + 4 of 16 codes of a key, and the queries' words are put to match: put_word. In prefill (logits_flat_sm90.cuh)
+ * codes keep their order. Rows of 128 bytes are exchanged by 16 bytes as the product wants it.
  * What a row's key gets does not depend on where it stands in a tile. */
 #ifndef HM_CUDA_LOGITS_SM90_CUH
 #define HM_CUDA_LOGITS_SM90_CUH
@@ -26,7 +26,7 @@ struct kind {
 
 /* ---- what 9.0a has ----------------------------------------------------------------------------------------------- */
 
-/* Arrives when what the thread copied with copy_piece so far is there. */
+/* Arrives when what the thread copied by cp.async so far is there. */
 __device__ __forceinline__ void barrier_arrive_behind_copies(uint64_t *b) {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(b)) : "memory");
 }
@@ -37,17 +37,6 @@ __device__ __forceinline__ void grow_registers() {
 template <int N>
 __device__ __forceinline__ void shrink_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
-}
-
-/* 16 bytes, or 4; zeros if they are not there. */
-__device__ __forceinline__ void copy_piece(void *to, const void *from, bool there) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
-                 "r"(there ? 16 : 0)
-                 : "memory");
-}
-__device__ __forceinline__ void copy_word(void *to, const void *from, bool there) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(there ? 4 : 0)
-                 : "memory");
 }
 
 #define HM_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
