@@ -1,5 +1,5 @@
 /* fp8_mqa_logits: prefill. */
-#include "logits_sm90.cuh"
+#include "logits_flat_sm90.cuh"
 
 static const char op[] = "fp8_mqa_logits";
 
