@@ -1,19 +1,16 @@
 /* mla_fp8_sm90.cuh: sparse_mla_decode from fp8_ds_mla on Hopper's tensor cores.
  *
  * A block does 64 heads of a token, 64 keys at a time, in two buffers. A tile has a warpgroup that multiplies it with
- * the queries and takes the exponentials: the first those of even tiles, the second the others, so that one's
- * exponentials are taken while the other's products go on. Weights go to where the tile's rope part was, and each
- * warpgroup adds up half of the columns of all tiles. The other threads decode: 128 columns of all 64 keys, then the
- * next 128, and products begin with the first of them. Nothing in that depends on other tokens, so a row's bits do not
- * either; places without a key add zeros. For the rest see mla_sm90.cuh. */
+ * the queries and takes the exponentials: the first those of even tiles, the second the others, so that one takes
+ * exponentials while the other multiplies. Weights go to where the tile's rope part was, and each of the two adds up
+ * half of the columns of all tiles. The other threads decode, 128 columns of all keys after the other, and products
+ * begin with the first of them. Where a token has an even number of blocks, two are a cluster: each decodes half of the
+ * keys and stores them in both. Tiles and sums are the same either way and do not depend on other tokens, so a row's
+ * bits do not either; places without a key add zeros. For HM_P_F32 see mla_sm90.cuh. */
 #ifndef HM_CUDA_MLA_FP8_SM90_CUH
 #define HM_CUDA_MLA_FP8_SM90_CUH
 
 #include "mla_sm90.cuh"
-
-#ifndef HM_MLA_DECODERS
-#define HM_MLA_DECODERS 128
-#endif
 
 namespace hm {
 namespace mla {
@@ -22,10 +19,6 @@ namespace fp8 {
 enum {
     GROUP = 128, /* threads of a warpgroup */
     ADDERS = 2 * GROUP,
-    DECODERS = HM_MLA_DECODERS,
-    BLOCK = ADDERS + DECODERS,
-    ADDER_REGISTERS = DECODERS == 256 ? 192 : 200,
-    DECODER_REGISTERS = DECODERS == 256 ? 64 : 104,
     BLOCK_HEADS = 64,
     TILE = 64, /* keys */
     WIDTH = 576,
@@ -36,17 +29,28 @@ enum {
     K_AT = 0,
     Q_AT = 2 * TILE_BYTES,
     LOW_AT = Q_AT + TILE_BYTES, /* the second parts of weights */
-    PARTS_OF_K = 4,
-    STEP = DECODERS / 8, /* rows that are decoded at once */
+    GROUPS = 4,                 /* of 128 columns, with a scale each */
     FEW = 32
 };
 
+/* Weights in two parts take more registers of those that add. */
+template <bool PARTS>
+struct threads {
+    enum {
+        DECODERS = PARTS ? 128 : 256,
+        BLOCK = ADDERS + DECODERS,
+        ADDER_REGISTERS = PARTS ? 200 : 192,
+        DECODER_REGISTERS = PARTS ? 104 : 64
+    };
+};
+
 struct shared_state {
-    uint64_t full[2][PARTS_OF_K], empty[2][2]; /* mbarriers: of the buffers, by columns; by who adds them */
-    uint64_t weighed[2], added[2], queries, summed;
+    uint64_t full[2][GROUPS], empty[2][2]; /* mbarriers: of the buffers, by groups of columns; by who adds them */
+    uint64_t weighed[2], added[2];         /* of the weights; of their second parts */
+    uint64_t queries, summed;
     float top[2][BLOCK_HEADS], sum[2][BLOCK_HEADS];
     alignas(16) uint8_t mask[2][TILE / 4]; /* which rows are keys, 4 to a byte */
-    int slot[DECODERS];                    /* of the tile after the next, each thread's own */
+    int slot[TILE];                        /* of a tile to come; a thread has its own */
     int bad;                               /* an index is out of range */
 };
 
@@ -74,26 +78,7 @@ __device__ __forceinline__ void wgmma_wait(float (&r)[N]) {
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(r[i])::"memory");
 }
 
-__device__ __forceinline__ void until(uint64_t *b, uint32_t parity) {
-#ifdef HM_TRAP
-#pragma unroll 1
-    for (int i = 0; i < 1 << 16; i++) {
-        uint32_t done;
-        asm volatile(
-            "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-            "selp.b32 %0, 1, 0, p;\n}"
-            : "=r"(done)
-            : "r"(shared_address(b)), "r"(parity)
-            : "memory");
-        if (done) return;
-    }
-    __trap();
-#else
-    barrier_wait(b, parity);
-#endif
-}
-
-#define HM_MLA_32                                                             \
+#define HM_MLA_CODES_32                                                       \
     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
 /* s += a b^T: 64 x 64, 16 elements deep */
@@ -101,18 +86,18 @@ template <int HOW>
 __device__ __forceinline__ void multiply_keys(float (&s)[32], uint32_t a, uint32_t b) {
     asm volatile(
         "{\n.reg .b64 a, b;\nmov.b64 a, {%32, %34};\nmov.b64 b, {%33, %34};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " HM_MLA_32 ", a, b, 1, 1, 1, 0, 0;\n}"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " HM_MLA_CODES_32 ", a, b, 1, 1, 1, 0, 0;\n}"
         : HM_MLA_F32(s, 0)
         : "r"(a), "r"(b), "n"(HOW));
 }
 
-#define HM_MLA_128                                                                                \
-    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                     \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "            \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "            \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "            \
-    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "            \
-    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "            \
+#define HM_MLA_CODES_128                                                                           \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                      \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "             \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "             \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "             \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
     "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}"
 /* o += a b: 64 x 256, 16 keys deep */
@@ -120,7 +105,7 @@ template <int HOW>
 __device__ __forceinline__ void add_values(float (&o)[2][64], uint32_t a, uint32_t b) {
     asm volatile(
         "{\n.reg .b64 a, b;\nmov.b64 a, {%128, %130};\nmov.b64 b, {%129, %130};\n"
-        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 " HM_MLA_128 ", a, b, 1, 1, 1, 0, 1;\n}"
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 " HM_MLA_CODES_128 ", a, b, 1, 1, 1, 0, 1;\n}"
         : HM_MLA_F32(o[0], 0), HM_MLA_F32(o[0], 32), HM_MLA_F32(o[1], 0), HM_MLA_F32(o[1], 32)
         : "r"(a), "r"(b), "n"(HOW));
 }
@@ -132,11 +117,13 @@ __device__ __forceinline__ uint32_t place_of(int row, int c) {
 
 /* ---- the warpgroups that decode ---------------------------------------------------------------------------------- */
 
-__device__ __forceinline__ int64_t bytes_to(const params &p, int64_t slot) {
+/* As key_at; gap: between the end of a block and the next. */
+__device__ __forceinline__ int64_t bytes_to(const params &p, int slot, int64_t gap) {
     if (slot < 0) return NO_KEY;
     if (slot >= p.keys) return PAST_CACHE;
-    const int64_t block = quotient(p.block_size, slot);
-    return block * p.block_stride + (slot - block * p.block_size.d) * p.entry_stride;
+    int64_t at = slot * p.entry_stride;
+    if (gap) at += quotient(p.block_size, slot) * gap;
+    return at;
 }
 __device__ __forceinline__ void to_l2(const char *at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
@@ -183,10 +170,11 @@ __device__ __forceinline__ void fetch(const char *const (&from)[ROWS], int g, in
 }
 
 /* Must products with this scale be cut and made sticky? Each of eight lanes looks at one of the eight significands that
- * codes have: rounded to 24 bits, is a product between two bf16? */
-__device__ __forceinline__ bool delicate(code_scale s, int c) {
-    const uint32_t product = __float_as_uint(__fmul_rn((float)(8 + c), s.s));
-    return (s.sticky && (product & 0xffffu) == 0x8000u) || __float_as_uint(s.s) - (28u << 23) > 200u << 23;
+ * codes have: rounded to 24 bits, is a product halfway between two bf16? Products of scales of 8 bits are exact. */
+__device__ __forceinline__ bool delicate(hm_mla_dequant mode, float s, int c) {
+    const uint32_t product = __float_as_uint(__fmul_rn((float)(8 + c), s));
+    return (product & 0xffffu) == (mode == HM_MLA_DEQUANT_F32 ? 0x8000u : ~0u) ||
+           __float_as_uint(s) - (28u << 23) > 200u << 23;
 }
 
 template <bool DELICATE>
@@ -199,7 +187,7 @@ __device__ __forceinline__ void widen8(uint2 codes, code_scale s, uint32_t *to) 
     }
 }
 
-/* Where a thread's pieces go: its own block's tile and, when two share the work, the other's, which counts the bytes. */
+/* Where a thread's pieces go: its own block's tile and, where two share the work, the other's, which counts bytes. */
 struct place {
     uint32_t at, there, full;
 };
@@ -219,7 +207,7 @@ __device__ __forceinline__ uint32_t in_other(uint32_t address, uint32_t rank) {
     return there;
 }
 
-template <bool DELICATE, bool SHARE, int ROWS>
+template <bool DELICATE, bool SHARE, int STEP, int ROWS>
 __device__ __forceinline__ void widen_rows(place to, const raw<ROWS> &r, const code_scale (&s)[ROWS]) {
     uint32_t v[ROWS][2][4];
 #pragma unroll
@@ -233,26 +221,33 @@ __device__ __forceinline__ void widen_rows(place to, const raw<ROWS> &r, const c
 }
 
 /* A group is decoded and stored. */
-template <bool SHARE, int ROWS>
+template <bool SHARE, int STEP, int ROWS>
 __device__ __forceinline__ void widen_group(const params &p, place to, const raw<ROWS> &r, int c) {
     code_scale s[ROWS];
-    bool bad = false;
+    bool slow = false;
 #pragma unroll
-    for (int j = 0; j < ROWS; j++) {
-        s[j] = scale_seen(p.dequant, r.scales[j]);
-        bad = bad || delicate(s[j], c);
+    for (int j = 0; j < ROWS; j++) s[j] = {__uint_as_float(r.scales[j]), 0};
+    if (p.dequant != HM_MLA_DEQUANT_F32)
+#pragma unroll
+        for (int j = 0; j < ROWS; j++) s[j] = scale_seen(p.dequant, r.scales[j]);
+#pragma unroll
+    for (int j = 0; j < ROWS; j++) slow = slow || delicate(p.dequant, s[j].s, c);
+    if (__any_sync(~0u, slow)) {
+#pragma unroll
+        for (int j = 0; j < ROWS; j++) s[j] = scale_seen(p.dequant, r.scales[j]);
+        widen_rows<true, SHARE, STEP>(to, r, s);
+    } else {
+        widen_rows<false, SHARE, STEP>(to, r, s);
     }
-    if (__any_sync(~0u, bad)) widen_rows<true, SHARE>(to, r, s);
-    else widen_rows<false, SHARE>(to, r, s);
 }
 
 /* Lane l of warp w has rows 4 w + l / 8 + STEP j, of which it decodes codes 8 (l % 8) on of each 64; lanes up to 16
  * find the keys of rows 4 w + l % 4 + STEP (l / 4). Two blocks that share the work have half of the rows each; the
  * other lanes look at the other half, of which a block has to know which are keys. */
-template <bool ALIGNED, bool SHARE>
+template <bool ALIGNED, bool SHARE, int DECODERS>
 __device__ __forceinline__ void decode(const params &p, shared_state &x, uint32_t base, int thread, int64_t token,
                                        int64_t n, int tiles) {
-    enum { ROWS = TILE / STEP / (SHARE ? 2 : 1), AHEAD = SHARE ? 4 : 2 };
+    enum { STEP = DECODERS / 8, ROWS = TILE / STEP / (SHARE ? 2 : 1), AHEAD = SHARE ? 4 : 2 };
     const uint32_t rank = SHARE ? cluster_rank() : 0;
     const int lane = thread % 32, warp = thread / 32, c = lane % 8;
     const int row = warp * 4 + lane / 8 + (int)rank * (TILE / 2);
@@ -268,26 +263,32 @@ __device__ __forceinline__ void decode(const params &p, shared_state &x, uint32_
     if (SHARE) to0.there = in_other(to0.at, rank ^ 1), full0 = in_other(shared_address(&x.full[0][0]), rank ^ 1);
     int64_t at = NO_KEY;
     /* An index is on its way for a whole tile, outside the registers: there it would wait for later ones. */
+    int *const slot =
+        &x.slot[warp * (SHARE ? 8 : 4) * ROWS + (SHARE ? lane / 16 * (4 * ROWS) : 0) + lane % 16 % (4 * ROWS)];
+    const int64_t gap = p.block_stride - p.block_size.d * p.entry_stride;
+    const uint32_t bad = shared_address(&x.bad);
     auto ask = [&](int64_t place) {
-        if (!finds || place >= n) x.slot[thread] = -1;
-        else
-            asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(&x.slot[thread])),
+        if (finds && place < n)
+            asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(slot)),
                          "l"(index + place * p.index_step)
                          : "memory");
+        else if (finds) *slot = -1;
     };
     auto asked = [&]() {
         asm volatile("cp.async.wait_all;" ::: "memory");
-        return bytes_to(p, x.slot[thread]);
+        return finds ? bytes_to(p, *slot, gap) : (int64_t)NO_KEY;
     };
     auto turn = [&]() { /* to the tile in at */
-        next_mask = __ballot_sync(~0u, at >= 0);
-        if (at == PAST_CACHE) x.bad = 1;
+                        next_mask = __ballot_sync(~0u, at >= 0);
+                        if (at == PAST_CACHE) store4(bad, 1);
 #pragma unroll
-        for (int j = 0; j < ROWS; j++) {
-            const int64_t key = __shfl_sync(~0u, at, 4 * j + lane / 8);
-            from[j] = key < 0 ? nullptr : p.kv + key;
-            asm volatile("" : "+l"(from[j])); /* sums with it are made when needed: kept, they fill the registers */
-        }
+                        for (int j = 0; j < ROWS; j++) {
+                            const int64_t key = __shfl_sync(~0u, at, 4 * j + lane / 8);
+                            from[j] = key < 0 ? nullptr : p.kv + key;
+                            asm volatile(
+                                ""
+                                : "+l"(from[j])); /* sums with it are made when needed: kept, they fill the registers */
+                        }
     };
     auto fetch_rope = [&]() {
 #pragma unroll
@@ -320,9 +321,9 @@ __device__ __forceinline__ void decode(const params &p, shared_state &x, uint32_
 #pragma unroll
         for (int g = 0; g < 4; g++) {
             const uint32_t tile_at = again(b * TILE_BYTES); /* no address is kept from tile to tile */
-            const place to = {to0.at + tile_at, to0.there + tile_at, full0 + (b * PARTS_OF_K + g) * 8};
-            if (g % 2 == 0) until(&x.empty[b][g / 2], parity);
-            widen_group<SHARE>(p, {to.at + g * 2 * PANEL, to.there + g * 2 * PANEL, to.full}, r[g % AHEAD], c);
+            const place to = {to0.at + tile_at, to0.there + tile_at, full0 + (b * GROUPS + g) * 8};
+            if (g % 2 == 0) barrier_wait(&x.empty[b][g / 2], parity);
+            widen_group<SHARE, STEP>(p, {to.at + g * 2 * PANEL, to.there + g * 2 * PANEL, to.full}, r[g % AHEAD], c);
             if (g == 3) {
 #pragma unroll
                 for (int j = 0; j < ROWS; j++) {
@@ -336,16 +337,18 @@ __device__ __forceinline__ void decode(const params &p, shared_state &x, uint32_
                             (uint8_t)(mask >> (16 + 4 * lane) & 15);
                 }
             }
-            if (!SHARE) fence_for_async();
+            if (!SHARE) fence_for_async(); /* else who reads does it */
             if (SHARE && thread == 0) barrier_expect(&x.full[b][g], TILE / 2 * (g < 3 ? 256 : 384));
             else barrier_arrive(&x.full[b][g]);
             if (g == 4 - AHEAD) turn();
+            if (g == 3) { /* before more is asked for, which it would wait for */
+                at = asked();
+                prefetch();
+                ask((int64_t)(tile + 3) * TILE + own);
+            }
             fetch<ALIGNED>(from, (g + AHEAD) % 4, c, r[g % AHEAD]);
             if (g == (AHEAD == 4 ? 3 : 1)) fetch_rope();
         }
-        at = asked();
-        prefetch();
-        ask((int64_t)(tile + 3) * TILE + own);
     }
 }
 
@@ -374,20 +377,22 @@ __device__ __forceinline__ void load_queries(const params &p, uint32_t to, int t
 }
 
 /* o += P V: 64 x 256, a tile deep; a: its weights, b: its columns */
+template <bool WHOLE>
 __device__ __forceinline__ void add_tile(float (&o)[2][64], uint32_t a, uint32_t b) {
 #pragma unroll
-    for (int k = 0; k < TILE / 16; k++)
-        if (DECODERS == 128) add_values<OPERAND>(o, a + k * 32 / 16, b + k * 2048 / 16);
-        else
+    for (int k = 0; k < TILE / 16; k++) {
+        if (WHOLE) {
+            add_values<OPERAND>(o, a + k * 32 / 16, b + k * 2048 / 16);
+        } else {
 #pragma unroll
-        for (int n = 0; n < 2; n++)
-            sm90::add_values<OPERAND>(o[n], a + k * 32 / 16, b + (n * 2 * PANEL + k * 2048) / 16);
+            for (int n = 0; n < 2; n++)
+                sm90::add_values<OPERAND>(o[n], a + k * 32 / 16, b + (n * 2 * PANEL + k * 2048) / 16);
+        }
+    }
 }
 
-/* Scores to weights, which are stored. */
-template <bool PARTS>
-__device__ __forceinline__ void weigh(const params &p, const float (&before)[2], float (&top)[2], float (&sum)[2],
-                                      float (&s)[32], int t) {
+/* M for the rows of a thread, after these scores. */
+__device__ __forceinline__ void raise(const float (&before)[2], const float (&s)[32], float (&top)[2]) {
     float most[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (int i = 0; i < 32; i++) most[i / 2 % 2] = fmaxf(most[i / 2 % 2], s[i]);
@@ -407,11 +412,11 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
     const uint32_t keys = base + K_AT + w * TILE_BYTES, others = base + K_AT + (w ^ 1) * TILE_BYTES;
     const uint32_t other = SHARE ? cluster_rank() ^ 1 : 0;
     auto release = [&](int buffer, int tile) { /* not at the end, where the other block may be gone */
-        barrier_arrive(&x.empty[buffer][w]);
-        if (SHARE && tile + 2 < tiles) {
-            __syncwarp();
-            if (lane == 0) barrier_arrive_at(&x.empty[buffer][w], other);
-        }
+                                               barrier_arrive(&x.empty[buffer][w]);
+                                               if (SHARE && tile + 2 < tiles) {
+                                                   __syncwarp();
+                                                   if (lane == 0) barrier_arrive_at(&x.empty[buffer][w], other);
+                                               }
     };
     float o[2][64], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
 #pragma unroll
@@ -419,13 +424,13 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
     load_queries<ALIGNED>(p, base + Q_AT, tid, token, head);
     fence_for_async();
     barrier_arrive(&x.queries);
-    until(&x.queries, 0);
+    barrier_wait(&x.queries, 0);
 #pragma unroll 1
     for (int tile = w; tile <= tiles; tile += 2) { /* the other's tile before this, and this */
         const uint32_t parity = (uint32_t)(tile >> 1) & 1, others_parity = (uint32_t)((tile - 1) >> 1) & 1;
         float s[32];
         if (tile > 0) {
-            until(&x.weighed[w ^ 1], others_parity);
+            barrier_wait(&x.weighed[w ^ 1], others_parity);
             float fell[2];
 #pragma unroll
             for (int k = 0; k < 2; k++) {
@@ -437,8 +442,8 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
             wgmma_begin(o[0]);
             wgmma_begin(o[1]);
             const uint32_t b = again(operand_at(others + w * 4 * PANEL, PANEL));
-            add_tile(o, again(operand_at(others + ROPE)), b);
-            if (PARTS) add_tile(o, again(operand_at(base + LOW_AT)), b);
+            add_tile<PARTS>(o, again(operand_at(others + ROPE)), b);
+            if (PARTS) add_tile<PARTS>(o, again(operand_at(base + LOW_AT)), b);
             wgmma_commit();
         }
         if (tile == tiles) {
@@ -446,48 +451,45 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
             wgmma_wait<0>(o[1]);
             break;
         }
-        {
-            const uint32_t a = again(operand_at(base + Q_AT)), b = again(operand_at(keys));
+        const uint32_t a = again(operand_at(base + Q_AT)), b = again(operand_at(keys));
 #pragma unroll
-            for (int i = 0; i < 32; i++) s[i] = 0.0f;
+        for (int i = 0; i < 32; i++) s[i] = 0.0f;
 #pragma unroll
-            for (int i = 0; i < WIDTH / 16; i++) {
-                if (i % 8 == 0 && i / 8 < PARTS_OF_K) {
-                    if (i > 0) wgmma_commit();
-                    until(&x.full[w][i / 8], parity);
-                    if (SHARE) fence_for_async(); /* the other block's stores */
-                    wgmma_begin(s);
-                }
-                const int at = (i / 4 * PANEL + i % 4 * 32) / 16;
-                multiply_keys<OPERAND>(s, a + at, b + at);
+        for (int i = 0; i < WIDTH / 16; i++) {
+            if (i % 8 == 0 && i / 8 < GROUPS) {
+                if (i > 0) wgmma_commit();
+                barrier_wait(&x.full[w][i / 8], parity);
+                if (SHARE) fence_for_async(); /* the other block's stores */
+                wgmma_begin(s);
             }
-            wgmma_commit();
+            const int at = (i / 4 * PANEL + i % 4 * 32) / 16;
+            multiply_keys<OPERAND>(s, a + at, b + at);
         }
+        wgmma_commit();
         if (tile > 0) {
-            wgmma_wait<PARTS_OF_K>(o[0]);
-            wgmma_wait<PARTS_OF_K>(o[1]);
+            wgmma_wait<GROUPS>(o[0]);
+            wgmma_wait<GROUPS>(o[1]);
             release(w ^ 1, tile - 1);
         }
         wgmma_wait<0>(s);
-        float before[2] = {top[0], top[1]}, fell[2];
-        {
-            const uint4 m = *(const uint4 *)x.mask[w];
-            const uint32_t words[4] = {m.x, m.y, m.z, m.w};
+        const float before[2] = {top[0], top[1]};
+        float fell[2];
+        const uint4 m = *(const uint4 *)x.mask[w];
+        const uint32_t words[4] = {m.x, m.y, m.z, m.w};
 #pragma unroll
-            for (int i = 0; i < 32; i++) s[i] = __fmul_rn(s[i], p.scale);
-            if ((m.x & m.y & m.z & m.w) != 0x0f0f0f0fu) {
+        for (int i = 0; i < 32; i++) s[i] = __fmul_rn(s[i], p.scale);
+        if ((m.x & m.y & m.z & m.w) != 0x0f0f0f0fu) {
 #pragma unroll
-                for (int i = 0; i < 32; i++)
-                    if (!(words[i / 8] >> (i / 4 % 2 * 16 + t / 2 * 8 + t % 2 * 2 + i % 2) & 1)) s[i] = -INFINITY;
-            }
+            for (int i = 0; i < 32; i++)
+                if (!(words[i / 8] >> (i / 4 % 2 * 16 + t / 2 * 8 + t % 2 * 2 + i % 2) & 1)) s[i] = -INFINITY;
         }
-        weigh<PARTS>(p, before, top, sum, s, t);
+        raise(before, s, top);
 #pragma unroll
         for (int k = 0; k < 2; k++) fell[k] = fall(before[k], top[k]), sum[k] = __fmul_rn(sum[k], fell[k]);
         if (t == 0) x.top[w][row] = top[0], x.top[w][row + 8] = top[1];
-        /* the rope part is overwritten: all four warps have multiplied it */
+        /* The rope part is overwritten: all four warps have multiplied it. */
         sync_some(2 + w, GROUP);
-        if (PARTS && tile > 0) until(&x.added[w ^ 1], others_parity); /* and the other's second parts are added */
+        if (PARTS && tile > 0) barrier_wait(&x.added[w ^ 1], others_parity);
         const uint32_t to = keys + ROPE + row * 128, low_to = base + LOW_AT + row * 128;
 #pragma unroll
         for (int i = 0; i < 32; i += 2) {
@@ -508,12 +510,12 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
         fence_for_async();
         barrier_arrive(&x.weighed[w]);
         sm90::scale_rows(o, fell[0], fell[1]);
-        until(&x.weighed[w], parity);
+        barrier_wait(&x.weighed[w], parity);
         wgmma_begin(o[0]);
         wgmma_begin(o[1]);
-        const uint32_t b = again(operand_at(keys + w * 4 * PANEL, PANEL));
-        add_tile(o, again(operand_at(keys + ROPE)), b);
-        if (PARTS) add_tile(o, again(operand_at(base + LOW_AT)), b);
+        const uint32_t values = again(operand_at(keys + w * 4 * PANEL, PANEL));
+        add_tile<PARTS>(o, again(operand_at(keys + ROPE)), values);
+        if (PARTS) add_tile<PARTS>(o, again(operand_at(base + LOW_AT)), values);
         wgmma_commit();
         wgmma_wait<0>(o[0]);
         wgmma_wait<0>(o[1]);
@@ -527,8 +529,9 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
         if (t == 0) x.sum[w][row + 8 * k] = sum[k];
     }
     barrier_arrive(&x.summed);
-    until(&x.summed, 0);
+    barrier_wait(&x.summed, 0);
     if (x.bad) return;
+    const uint32_t rows = base + Q_AT + w * (BLOCK_HEADS * VALUES); /* all queries are read */
 #pragma unroll
     for (int k = 0; k < 2; k++) {
         const int64_t h = head + row + 8 * k;
@@ -536,28 +539,41 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
         const bool none = top[k] == -INFINITY;
         const float l = __fadd_rn(x.sum[0][row + 8 * k], x.sum[1][row + 8 * k]);
         const float share = none ? 0.0f : share_of(p, h, top[k], l);
-        char *const out = p.out + token * p.out_token + h * p.out_head;
         if (p.lse && w == 0 && t == 0)
             p.lse[token * p.lse_token + h * p.lse_head] = none ? INFINITY : lse_of(top[k], l);
 #pragma unroll
         for (int i = 0; i < 32; i++) {
-            const int d = w * (VALUES / 2) + 8 * i + 2 * t;
-            const float v = __fmul_rn(o[i / 16][4 * i % 64 + 2 * k], share),
-                        v1 = __fmul_rn(o[i / 16][4 * i % 64 + 2 * k + 1], share);
-            if (p.out_aligned) {
-                if (d < p.value_width) pair<bf16>::set((uint32_t *)(out + d * 2), v, v1);
-            } else {
-                if (d < p.value_width) *(bf16 *)(out + d * p.out_step) = narrow<bf16>(v);
-                if (d + 1 < p.value_width) *(bf16 *)(out + (d + 1) * p.out_step) = narrow<bf16>(v1);
-            }
+            uint32_t word;
+            pair<bf16>::set(&word, __fmul_rn(o[i / 16][4 * i % 64 + 2 * k], share),
+                            __fmul_rn(o[i / 16][4 * i % 64 + 2 * k + 1], share));
+            store4(rows + (row + 8 * k) * VALUES + ((i ^ g) << 4) + 4 * t, word);
+        }
+    }
+    sync_some(2 + w, GROUP);
+    const int d = w * (VALUES / 2) + 8 * lane; /* a warp stores a row's half at a time */
+#pragma unroll 1
+    for (int r = row - g; r < row - g + 16 && head + r < p.heads; r++) {
+        char *const to = p.out + token * p.out_token + (head + r) * p.out_head + d * p.out_step;
+        uint32_t v[4];
+        asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+                     : "r"(rows + r * VALUES + ((lane ^ r % 8) << 4))
+                     : "memory");
+        if (p.out_step == 2 && d + 8 <= p.value_width && (uintptr_t)to % 16 == 0) {
+            *(uint4 *)to = make_uint4(v[0], v[1], v[2], v[3]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                if (d + i < p.value_width) *(uint16_t *)(to + i * p.out_step) = (uint16_t)(v[i / 2] >> i % 2 * 16);
         }
     }
 }
 #endif
 
 template <bool PARTS, bool ALIGNED, bool SHARE>
-__global__ void __launch_bounds__(BLOCK, 1) attend_codes(const __grid_constant__ params p) {
+__global__ void __launch_bounds__(threads<PARTS>::BLOCK, 1) attend_codes(const __grid_constant__ params p) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
+    enum { DECODERS = threads<PARTS>::DECODERS, BLOCK = threads<PARTS>::BLOCK };
     extern __shared__ char dynamic[];
     __shared__ shared_state x;
     char *const aligned = (char *)(((uintptr_t)dynamic + 1023) / 1024 * 1024);
@@ -566,7 +582,7 @@ __global__ void __launch_bounds__(BLOCK, 1) attend_codes(const __grid_constant__
     if (tid == 0) {
         x.bad = 0;
         for (int b = 0; b < 2; b++) {
-            for (int g = 0; g < PARTS_OF_K; g++) barrier_init(&x.full[b][g], DECODERS);
+            for (int g = 0; g < GROUPS; g++) barrier_init(&x.full[b][g], DECODERS);
             for (int w = 0; w < 2; w++) barrier_init(&x.empty[b][w], GROUP + (SHARE ? GROUP / 32 : 0));
             barrier_init(&x.weighed[b], GROUP), barrier_init(&x.added[b], GROUP);
         }
@@ -595,11 +611,11 @@ __global__ void __launch_bounds__(BLOCK, 1) attend_codes(const __grid_constant__
     else __syncthreads();
     const int tiles = (int)((n + TILE - 1) / TILE);
     if (tid < ADDERS) {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(+ADDER_REGISTERS));
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(+threads<PARTS>::ADDER_REGISTERS));
         attend_half<PARTS, ALIGNED, SHARE>(p, x, base, __shfl_sync(~0u, tid / GROUP, 0), token, head, tiles);
     } else {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(+DECODER_REGISTERS));
-        decode<ALIGNED, SHARE>(p, x, base, tid - ADDERS, token, n, tiles);
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(+threads<PARTS>::DECODER_REGISTERS));
+        decode<ALIGNED, SHARE, DECODERS>(p, x, base, tid - ADDERS, token, n, tiles);
     }
 #endif
 }
@@ -612,8 +628,9 @@ static hm_status run_mode(const char *op, params p, void *stream) {
     p.blocks = p.tokens * p.groups.d;
     const int64_t most = INT32_MAX - 1; /* even */
     for (p.first = 0; p.first < p.blocks; p.first += most) {
-        hm_status s = launch(op, attend_codes<PARTS, ALIGNED, SHARE>, p.blocks - p.first < most ? p.blocks - p.first : most,
-                             dim3(BLOCK), dynamic_bytes(PARTS), stream, p, SHARE ? 2 : 1);
+        hm_status s =
+            launch(op, attend_codes<PARTS, ALIGNED, SHARE>, p.blocks - p.first < most ? p.blocks - p.first : most,
+                   dim3(threads<PARTS>::BLOCK), dynamic_bytes(PARTS), stream, p, SHARE ? 2 : 1);
         if (s) return s;
     }
     return HM_OK;
@@ -635,8 +652,10 @@ static bool can(const params &p) {
                cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic_bytes(parts)) ==
                    cudaSuccess;
     };
-    set((const void *)attend_codes<false, false, false>, false), set((const void *)attend_codes<true, false, false>, true);
-    set((const void *)attend_codes<false, true, false>, false), set((const void *)attend_codes<true, true, false>, true);
+    set((const void *)attend_codes<false, false, false>, false),
+        set((const void *)attend_codes<true, false, false>, true);
+    set((const void *)attend_codes<false, true, false>, false),
+        set((const void *)attend_codes<true, true, false>, true);
     set((const void *)attend_codes<false, true, true>, false), set((const void *)attend_codes<true, true, true>, true);
     if (!good) cudaGetLastError();
     __atomic_store_n(&known[device], (signed char)(good ? 1 : -1), __ATOMIC_RELAXED);
