@@ -1,5 +1,5 @@
-/* sparse_mla_decode: mla.cuh with keys that indices name, mla_sm90.cuh on Hopper. */
-#include "mla_sm90.cuh"
+/* sparse_mla_decode: mla.cuh with keys that indices name; on Hopper mla_sm90.cuh, and mla_fp8_sm90.cuh for codes. */
+#include "mla_fp8_sm90.cuh"
 
 static const char op[] = "sparse_mla_decode";
 
@@ -12,8 +12,8 @@ extern "C" hm_status hm_sparse_mla_decode_cuda(const hm_sparse_mla_decode_args *
     const hm::mla::params p = hm::mla::params_of(c);
     void *const stream = c.pages.stream;
     if (c.cache.format == HM_MLA_FP8_DS)
-        return hm::mla::sm90::can<true, true>(p) ? hm::mla::sm90::run<true, true>(op, p, stream)
-                                                 : hm::mla::run_any<hm::mla::fp8_ds, true>(op, p, stream);
+        return hm::mla::fp8::can(p) ? hm::mla::fp8::run(op, p, stream)
+                                    : hm::mla::run_any<hm::mla::fp8_ds, true>(op, p, stream);
     if (c.q.dtype == HM_F16) return hm::mla::run_any<hm::f16, true>(op, p, stream);
     return hm::mla::sm90::can<false, true>(p) ? hm::mla::sm90::run<false, true>(op, p, stream)
                                               : hm::mla::run_any<hm::bf16, true>(op, p, stream);
