@@ -88,6 +88,12 @@ refuse fast certify --class fast
 refuse fast certify --class rms_norm=fast
 refuse conv2d certify --class conv2d=wide
 refuse nonsense certify --class rms_norm=wide,nonsense
+refuse tc23 certify --class tc23 # which some ops do not have
+refuse tc23 certify --class tc23 --op rms_norm
+refuse tc23 certify --class tc23 --case 'linear x=bf16[2,8] weight=bf16[3,8]' --case 'rms_norm x=bf16[2,8]'
+run 0 certify --class tc23 --case 'linear x=bf16[2,8] weight=bf16[3,8] bias=none out=bf16[2,3]'
+check "a class is asked of the ops that are run" grep -q '^linear: class tc23 required' out
+run 0 certify --class tc23 --op linear --suite smoke --threads 2
 refuse speed certify --require speed
 refuse mmx certify --isa mmx
 for seed in -1 x 1x '' 9223372036854775808; do refuse "\"$seed\"" certify --seed "$seed"; done
