@@ -115,7 +115,7 @@ hm_status run_threads(const hm_linear_args &a, params &p) {
 
 template <typename T>
 hm_status run_tensor_cores(const hm_linear_args &a, params &p) {
-    if (!hm_cuda_is_90((const void *)hm::linear_wide<T>)) {
+    if (!hm::has_90a<hm::linear_wide<T>>()) {
         p.row_tiles = over(p.rows, 64), p.feature_tiles = over(p.features, 64);
         return hm::launch(op, hm::linear_mma<T>, p.row_tiles * p.feature_tiles, dim3(128), 0, a.stream, p);
     }
