@@ -11,6 +11,7 @@
 
 #include "case_print.h"
 #include "generate.h"
+#include "inputs.h"
 #include "shape.h"
 
 #define MAX_TOKENS 48
@@ -59,7 +60,8 @@ static const char *name_of_arg(const void *of, int i) {
     return i < op->nargs ? op->args[i].name : NULL;
 }
 static const char *name_of_key(const void *of, int i) {
-    static const char *const common[] = {"alias", "stride", "broken", "batches", "gen", "seed", "expect", NULL};
+    static const char *const common[] = {"alias", "stride", "broken", "lengths", "batches",
+                                         "gen",   "seed",   "expect", NULL};
     const hm_op_info *op = of;
     if (i < op->nargs) return op->args[i].name;
     if (i < op->nargs + op->nparams) return op->params[i - op->nargs].name;
@@ -300,6 +302,13 @@ static hm_status parse_rest(const parser *p) {
     }
     if (batches && strcmp(batches, "every")) return refuse(p, "batches=%s: it has to be every", batches);
     spec->every_batch = batches != NULL;
+    const char *lengths = given(p, "lengths");
+    const hm_inputs *inputs = hm_inputs_of(spec->op);
+    if (lengths && strcmp(lengths, "whole") && strcmp(lengths, "causal"))
+        return refuse(p, "lengths=%s: it has to be whole or causal", lengths);
+    spec->lengths = !lengths ? HM_LENGTHS_MIXED : !strcmp(lengths, "causal") ? HM_LENGTHS_CAUSAL : HM_LENGTHS_WHOLE;
+    if (spec->lengths && !(inputs && inputs->lengths >> spec->lengths & 1))
+        return refuse(p, "lengths=%s: %s has no such lengths", lengths, spec->op->name);
     bool leading = false;
     for (int i = 0; i < spec->op->nargs; i++) leading |= !strncmp(spec->op->args[i].shape, "...", 3);
     if (batches && (!leading || expect))

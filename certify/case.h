@@ -4,6 +4,8 @@
  *     alias=OUT:IN[+ELEMENTS][;...]   the output starts at (that many elements after) the input's element 0
  *     stride=ARG:S0,S1,..[;...]       strides in elements
  *     gen=NAME  seed=N                how inputs are filled
+ *     lengths=whole | causal          lengths, windows and lists of slots are as long as they can be; causal: the last
+ *                                     token sees all keys, each one before it one key less (default: any, some empty)
  *     batches=every                   invariance is looked at for each smaller batch: each extent of the first of the
  *                                     dimensions that "..." stands for, from 1 on
  *     expect=STATUS                   the call must return this error and write nothing (default ok)
@@ -11,8 +13,8 @@
  *                                     dtype99, place9, cuda (the other place);
  *                                     args:null and args:size for the struct itself
  * An unknown key is an error. The canonical line has every argument, scalar and mode spelled out, in the order of the
- * description table, then alias, stride, broken, batches, gen, seed, expect where they say something; it is what is
- * printed and hashed. */
+ * description table, then alias, stride, broken, lengths, batches, gen, seed, expect where they say something; it is
+ * what is printed and hashed. */
 #ifndef HM_CASE_H
 #define HM_CASE_H
 
@@ -39,6 +41,7 @@ typedef struct {
     } broken[HM_MAX_ARGS];
     enum { HM_ARGS_FINE = 0, HM_ARGS_NULL, HM_ARGS_SIZE } broken_args;
     bool every_batch;
+    enum { HM_LENGTHS_MIXED = 0, HM_LENGTHS_WHOLE, HM_LENGTHS_CAUSAL } lengths;
     double param[HM_MAX_PARAMS]; /* value, or index of the mode's value */
     char generator[32];
     uint64_t seed;

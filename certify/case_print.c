@@ -102,6 +102,7 @@ bool hm_case_print(hm_case_spec *spec) {
         lead = ";";
     }
     if (spec->broken_args) put(&to, "%sargs:%s", lead, spec->broken_args == HM_ARGS_NULL ? "null" : "size");
+    if (spec->lengths) put(&to, " lengths=%s", spec->lengths == HM_LENGTHS_WHOLE ? "whole" : "causal");
     if (spec->every_batch) put(&to, " batches=every");
     put(&to, " gen=%s seed=%" PRIu64, spec->generator, spec->seed);
     if (spec->expect != HM_OK) put(&to, " expect=%s", hm_status_name(spec->expect));

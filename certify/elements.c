@@ -8,6 +8,7 @@
 
 #include "../op/check.h"
 #include "../op/dtype.h"
+#include "sample.h"
 
 bool hm_ladder_make(const hm_op_info *op, hm_class required, hm_ladder *ladder) {
     if (required == HM_CLASS_NONE) required = hm_class_named(op->class_required);
@@ -163,8 +164,8 @@ static hm_status judge_row(const output *o, int64_t row, hm_row *r, tally *t) {
     return HM_OK;
 }
 
-static void judge_output(const output *o, int threads, tally *total) {
-    int64_t rows = hm_row_count(o->out), n = hm_row_length(o->out);
+static void judge_output(const output *o, const hm_sample *sample, int threads, tally *total) {
+    int64_t rows = sample->n, n = hm_row_length(o->out), chunk = sample->row ? 1 : 4;
     if (rows == 0 || n == 0) return;
     if (threads > rows) threads = (int)rows;
 #pragma omp parallel num_threads(threads)
@@ -173,9 +174,9 @@ static void judge_output(const output *o, int threads, tally *total) {
         hm_row arrays;
         if (!hm_row_make(&arrays, n)) mine.status = HM_NO_MEMORY;
             /* Static: the rows of a thread ascend, so that its first element of the largest distance is kept. */
-#pragma omp for schedule(static, 4)
-        for (int64_t row = 0; row < rows; row++)
-            if (!mine.status) mine.status = judge_row(o, row, &arrays, &mine);
+#pragma omp for schedule(static, chunk)
+        for (int64_t i = 0; i < rows; i++)
+            if (!mine.status) mine.status = judge_row(o, hm_sample_row(sample, i), &arrays, &mine);
         hm_row_free(&arrays);
 #pragma omp critical(hm_elements)
         tally_add(total, &mine);
@@ -209,12 +210,17 @@ static hm_status show(const hm_golden *golden, const hm_call *call, const hm_lad
 }
 
 hm_status hm_elements_judge(const hm_golden *golden, const hm_call *call, const hm_ladder *ladder, hm_tier tier,
-                            int threads, hm_verdict *v) {
+                            int64_t most_rows, int threads, hm_verdict *v) {
     tally total = no_tally;
     for (int i = 0; i < call->op->nargs && !total.status; i++) {
         const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
         if (call->op->args[i].direction == HM_IN || out->dtype == HM_DTYPE_NONE) continue;
-        judge_output(&(output){golden, ladder, tier, out, i}, threads > 0 ? threads : omp_get_max_threads(), &total);
+        hm_sample sample;
+        int team = threads > 0 ? threads : omp_get_max_threads();
+        if (!hm_sample_make(call, i, most_rows, team, &sample)) total.status = HM_NO_MEMORY;
+        else judge_output(&(output){golden, ladder, tier, out, i}, &sample, team, &total);
+        v->rows += hm_row_count(out), v->rows_judged += sample.n;
+        hm_sample_free(&sample);
     }
     v->elements = total.elements, v->outside = total.outside, v->out_of_class = total.out_of_class;
     v->range_free = total.range_free, v->point = total.point;
@@ -234,21 +240,9 @@ enum { POISON, ZEROS, UNCHANGED, TRIVIALS };
 static const char *const trivial_names[] = {"outputs that still hold the poison", "outputs that are all zeros",
                                             "outputs that hold the unchanged input"};
 
-/* The argument whose bytes output i starts with: the input that it lies on, or itself if it is inout. -1: none, it
- * starts with poison. */
-static int starts_as(const hm_call *call, int i) {
-    const hm_arg_info *info = call->op->args;
-    if (info[i].direction == HM_INOUT) return i;
-    for (int j = 0; info[i].in_place && j < call->op->nargs; j++)
-        if (!strcmp(info[i].in_place, info[j].name))
-            return hm_arg_tensor(call->op, call->args, i)->data == hm_arg_tensor(call->op, call->args, j)->data ? j
-                                                                                                                : -1;
-    return -1;
-}
-
 static void fill_trivial(const hm_call *call, int i, int64_t row, int what, double *got, uint64_t *raw) {
     const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);
-    int source = starts_as(call, i);
+    int source = hm_starts_as(call, i);
     if (what == UNCHANGED && source >= 0) {
         const hm_tensor *from = hm_arg_tensor(call->op, call->golden_args, source);
         hm_row_load(from, row, got);
@@ -268,7 +262,7 @@ bool hm_elements_trivial(const hm_golden *golden, const hm_call *call, const hm_
     bool alive[TRIVIALS] = {true, true, false};
     int64_t elements = 0;
     for (int i = 0; i < call->op->nargs; i++)
-        if (call->op->args[i].direction != HM_IN && starts_as(call, i) >= 0)
+        if (call->op->args[i].direction != HM_IN && hm_starts_as(call, i) >= 0)
             alive[UNCHANGED] |= !(catches && call->op->args[i].direction == HM_INOUT);
     for (int i = 0; i < call->op->nargs; i++) {
         const hm_tensor *out = hm_arg_tensor(call->op, call->args, i);

@@ -62,6 +62,10 @@ double hm_inputs_param(const hm_case_spec *spec, const char *name) {
     return 0;
 }
 
+bool hm_inputs_whole(const hm_case_spec *spec) {
+    return spec->lengths == HM_LENGTHS_WHOLE || hm_inputs_generator(spec, "index");
+}
+
 bool hm_inputs_generator(const hm_case_spec *spec, const char *name) { return !strcmp(spec->generator, name); }
 
 static char *element(const hm_tensor *t, int64_t index) {
@@ -129,12 +133,12 @@ void hm_inputs_put_slots(const hm_case_spec *spec, const char *name, const hm_te
     }
 }
 
-void hm_inputs_put_blocks(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t row, int64_t used,
-                          int64_t num_blocks) {
+void hm_inputs_put_blocks(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t row, int64_t first,
+                          int64_t used, int64_t num_blocks) {
     int64_t width = t->shape[1];
     for (int64_t b = 0; b < width; b++) {
         bool live = b < used && num_blocks > 0;
         hm_inputs_put(t, row * width + b,
-                      live ? mixed(spec, name, (row * used + b) % num_blocks, num_blocks) : HM_INPUTS_POISON);
+                      live ? mixed(spec, name, (first + b) % num_blocks, num_blocks) : HM_INPUTS_POISON);
     }
 }

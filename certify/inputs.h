@@ -14,6 +14,7 @@ typedef struct {
     bool (*fill)(const hm_case_spec *spec, int arg, const void *args);
     /* Called for an argument that the generator filled. NULL: nothing to add. */
     void (*after)(const hm_case_spec *spec, int arg, const void *args);
+    unsigned lengths; /* a bit for each value of lengths= that it knows */
 } hm_inputs;
 
 const hm_inputs *hm_inputs_of(const hm_op_info *op); /* NULL: generators alone */
@@ -27,6 +28,8 @@ int64_t hm_inputs_below(const hm_case_spec *spec, const char *name, uint64_t ind
 void hm_inputs_permutation(const hm_case_spec *spec, const char *name, int64_t n, int64_t *to);
 double hm_inputs_param(const hm_case_spec *spec, const char *name);   /* value, or index of the mode's value; 0: none */
 bool hm_inputs_generator(const hm_case_spec *spec, const char *name); /* is it the case's generator? */
+/* Is everything to be as long as it can be: lengths=whole, or the generator `index`? */
+bool hm_inputs_whole(const hm_case_spec *spec);
 /* Element of an integer tensor, counted in row-major order of its shape; the tensor has memory. */
 void hm_inputs_put(const hm_tensor *t, int64_t index, int64_t value);
 int64_t hm_inputs_get(const hm_tensor *t, int64_t index);
@@ -35,10 +38,10 @@ void hm_inputs_put_bytes(const hm_case_spec *spec, const char *name, const hm_te
 /* Slots of a cache of `capacity`: distinct, in mixed order; about one in eight is negative (a padded token).
  * Generators: `index` none is negative; `zero` all are; `out_of_range` one is no slot. */
 void hm_inputs_put_slots(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t capacity);
-/* A row of a block table: distinct blocks of num_blocks, in mixed order, for its first `used` entries; then poison.
- * Rows share no block as long as there are enough. */
-void hm_inputs_put_blocks(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t row, int64_t used,
-                          int64_t num_blocks);
+/* A row of a block table: distinct blocks of num_blocks, in mixed order, from place `first` of it, for its first `used`
+ * entries; then poison. */
+void hm_inputs_put_blocks(const hm_case_spec *spec, const char *name, const hm_tensor *t, int64_t row, int64_t first,
+                          int64_t used, int64_t num_blocks);
 
 /* Generator `stagnate`, dot products of n elements: element d of row `row` of one factor, or with row -1 of the other one,
  * which is the same in every row. Their large elements make one product, the first, in every second row the last; small

@@ -259,7 +259,7 @@ static void judge_values(hm_call *call, const hm_run *run, const hm_judge_option
         if (call->op->args[i].direction != HM_IN && out->dtype != HM_DTYPE_NONE)
             s = hm_golden_observe(golden, i, out, threads);
     }
-    if (!s) s = hm_elements_judge(golden, call, ladder, options->tier, threads, v);
+    if (!s) s = hm_elements_judge(golden, call, ladder, options->tier, options->most_rows, threads, v);
     int faults = known_kills(call);
     bool trivial = !s && hm_elements_trivial(golden, call, ladder, options->tier, faults > 0, text, sizeof text);
     hm_golden_close(golden);

@@ -59,10 +59,15 @@ void hm_report_add(hm_report *r, const hm_op_info *op, const char *line, uint64_
     report_row *row = &r->row[r->nrows++];
     *row = (report_row){
         .op = op, .line = hm_report_clean(line), .repro = hm_report_clean(repro), .inputs_xxh3 = inputs_xxh3, .v = *v};
+    if (v->rows_judged < v->rows && v->outcome == HM_PASS) {
+        row->v.outcome = HM_SKIPPED;
+        snprintf(row->v.why, sizeof row->v.why, "judged on %lld of %lld rows, which certifies nothing",
+                 (long long)v->rows_judged, (long long)v->rows);
+    }
     clean_in_place(row->v.why, sizeof row->v.why);
     clean_in_place(row->v.effects, sizeof row->v.effects);
     clean_in_place(row->v.invariance, sizeof row->v.invariance);
-    r->total[v->outcome]++;
+    r->total[row->v.outcome]++;
 }
 
 void hm_report_not_provided(hm_report *r, const hm_op_info *op) {

@@ -26,6 +26,8 @@ typedef struct {
     size_t bytes;
     double flops;
     hm_peer_result against;
+    double
+        product; /* flops a second of torch's product of large matrices, in bf16 or, of cuda_fp8, fp8; 0: not known */
     char peer[128], declined[256];
 } figures;
 
@@ -62,6 +64,10 @@ static void time_peer(bench_device *d, const hm_call *call, hm_cuda_bench *bench
         }
         if (!*f->declined) f->against = hm_peer_compare(own, theirs);
     }
+    if (f->flops > 0 && !strcmp(d->program, HM_PEER_TORCH) && !hm_peer_gone(d->peer)) {
+        double seconds, n = HM_PEER_PRODUCT;
+        if (hm_peer_product(d->peer, d->fp8, &seconds, why, sizeof why)) f->product = 2 * n * n * n / seconds;
+    }
     if (!hm_peer_gone(d->peer)) return;
     hm_peer_close(d->peer); /* the next case has a new one */
     d->peer = NULL;
@@ -85,12 +91,12 @@ static void measure(bench_device *d, const hm_call *call, const char *line, figu
     hm_cuda_bench *bench = hm_cuda_bench_new(&input, &f->sets, &calls, why, sizeof why);
     if (!bench || !hm_cuda_bench_measure(bench, d->seconds, &times, why, sizeof why))
         hm_die(HM_EXIT_INTERNAL, "the case '%s': %s", line, why);
+    if (call->op->flops) f->flops = call->op->flops(call->golden_args);
     if (d->program) time_peer(d, call, bench, calls, f);
     hm_cuda_bench_free(bench);
     f->op = timing_of(times.plain, times.runs), f->pdl = timing_of(times.pdl, times.runs);
     f->copy = timing_of(times.copy, times.runs), f->has_rows = times.has_rows;
     if (f->has_rows) f->rows = timing_of(times.rows, times.runs);
-    if (call->op->flops) f->flops = call->op->flops(call->golden_args);
 }
 
 /* ---- printing ---- */
@@ -99,7 +105,7 @@ static const char *verdict_of(const hm_peer_result *r) {
     return r->faster > 0 ? "faster" : r->faster < 0 ? "slower" : "equal";
 }
 
-static void print_json(const bench_device *d, const hm_call *call, const figures *f) {
+static void print_json(const bench_device *d, const hm_call *call, const char *judged, const figures *f) {
     double speed = (double)f->bytes / f->op.median, rate = f->flops / f->op.median;
     json_t *j =
         json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "op", call->op->name,
@@ -107,11 +113,16 @@ static void print_json(const bench_device *d, const hm_call *call, const figures
                   "bytes", (json_int_t)f->bytes, "seconds_q1", f->op.q1, "seconds_median", f->op.median, "seconds_q3",
                   f->op.q3, "seconds_pdl", f->pdl.median, "copy_seconds", f->copy.median, "gb_per_s", 1e-9 * speed,
                   "share", f->copy.median / f->op.median, "large_copy_share", speed / d->can.copy);
+    if (*judged) json_object_set_new(j, "judged", json_string(judged));
     if (f->has_rows) json_object_set_new(j, "rows_copy_seconds", json_real(f->rows.median));
     if (f->flops > 0) {
         json_object_set_new(j, "flops", json_real(f->flops));
         json_object_set_new(j, "matrix_share_bf16", json_real(rate / d->can.matrix_bf16));
         if (d->can.matrix_fp8 > 0) json_object_set_new(j, "matrix_share_fp8", json_real(rate / d->can.matrix_fp8));
+    }
+    if (f->product > 0) {
+        json_object_set_new(j, "torch_product_flops_per_s", json_real(f->product));
+        json_object_set_new(j, "share_of_torch_product", json_real(rate / f->product));
     }
     if (d->program && *f->declined) json_object_set_new(j, "peer_declined", json_string(f->declined));
     else if (d->program)
@@ -129,12 +140,12 @@ static void print_json(const bench_device *d, const hm_call *call, const figures
 const char *bench_device_columns(const bench_device *d) {
 #define COLUMNS \
     ">us\t>quartiles\t>pdl us\t>GB/s\t>copy us\t>share\t>rows us\t>share\t>TFLOP/s\t>of peak\t>of 2 GiB copy\t>sets\t"
-    return d->program ? COLUMNS ">again us\t>peer us\tagainst it\tcase" : COLUMNS "case";
+    return d->program ? COLUMNS ">again us\t>peer us\tagainst it\t>torch TFLOP/s\t>of that\tcase" : COLUMNS "case";
 #undef COLUMNS
 }
 
 static void print_row(const bench_device *d, const figures *f, const char *line, hm_table *table) {
-    char rows[64] = "\t", matrix[64] = "\t", peer[128] = "";
+    char rows[64] = "\t", matrix[64] = "\t", peer[128] = "", product[64] = "";
     double speed = (double)f->bytes / f->op.median, peak = d->fp8 ? d->can.matrix_fp8 : d->can.matrix_bf16;
     if (f->has_rows)
         snprintf(rows, sizeof rows, "%.2f\t%.1f %%", 1e6 * f->rows.median, 100 * f->rows.median / f->op.median);
@@ -146,20 +157,25 @@ static void print_row(const bench_device *d, const figures *f, const char *line,
         snprintf(peer, sizeof peer, "\t%.2f +- %.2f\t%.2f +- %.2f\t%s", 1e6 * f->against.own,
                  1e6 * f->against.own_spread, 1e6 * f->against.peer, 1e6 * f->against.peer_spread,
                  verdict_of(&f->against));
-    hm_table_row(table, "%.2f\t%.2f..%.2f\t%.2f\t%.0f\t%.2f\t%.1f %%\t%s\t%s\t%.1f %%\t%d%s\t%s", 1e6 * f->op.median,
+    if (d->program && f->product > 0)
+        snprintf(product, sizeof product, "\t%.3g\t%.1f %%", 1e-12 * f->product,
+                 100 * f->flops / f->op.median / f->product);
+    else if (d->program) snprintf(product, sizeof product, "\t\t");
+    hm_table_row(table, "%.2f\t%.2f..%.2f\t%.2f\t%.0f\t%.2f\t%.1f %%\t%s\t%s\t%.1f %%\t%d%s%s\t%s", 1e6 * f->op.median,
                  1e6 * f->op.q1, 1e6 * f->op.q3, 1e6 * f->pdl.median, 1e-9 * speed, 1e6 * f->copy.median,
-                 100 * f->copy.median / f->op.median, rows, matrix, 100 * speed / d->can.copy, f->sets, peer, line);
+                 100 * f->copy.median / f->op.median, rows, matrix, 100 * speed / d->can.copy, f->sets, peer, product,
+                 line);
 }
 
-void bench_device_time(bench_device *d, const hm_call *call, size_t bytes, const char *line, hm_table *table,
-                       hm_progress *progress) {
+void bench_device_time(bench_device *d, const hm_call *call, size_t bytes, const char *line, const char *judged,
+                       hm_table *table, hm_progress *progress) {
     figures f = {.bytes = bytes};
     measure(d, call, line, &f);
     if (*f.declined && !d->json) {
         hm_progress_clear(progress);
         fprintf(stderr, "no peer for %s: %s\n", line, f.declined);
     }
-    if (d->json) print_json(d, call, &f);
+    if (d->json) print_json(d, call, judged, &f);
     else print_row(d, &f, line, table);
 }
 
@@ -180,9 +196,9 @@ bench_device *bench_device_open(const char *impl, double seconds, const char *pe
     return NULL;
 }
 const char *bench_device_columns(const bench_device *d) { return (void)d, "case"; }
-void bench_device_time(bench_device *d, const hm_call *call, size_t bytes, const char *line, hm_table *table,
-                       hm_progress *progress) {
-    (void)d, (void)call, (void)bytes, (void)line, (void)table, (void)progress;
+void bench_device_time(bench_device *d, const hm_call *call, size_t bytes, const char *line, const char *judged,
+                       hm_table *table, hm_progress *progress) {
+    (void)d, (void)call, (void)bytes, (void)line, (void)judged, (void)table, (void)progress;
 }
 void bench_device_print(const bench_device *d) { (void)d; }
 void bench_device_close(bench_device *d) { (void)d; }

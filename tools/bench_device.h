@@ -11,9 +11,10 @@ typedef struct bench_device bench_device;
  * NULL. */
 bench_device *bench_device_open(const char *impl, double seconds, const char *peer, bool json);
 const char *bench_device_columns(const bench_device *d); /* of the table */
-/* Times a call that was certified: a row of the table, or a line of JSON. bytes: that must move. */
-void bench_device_time(bench_device *d, const hm_call *call, size_t bytes, const char *line, hm_table *table,
-                       hm_progress *progress);
+/* Times a call that was certified: a row of the table, or a line of JSON. bytes: that must move; judged: on what rows,
+ * or "". */
+void bench_device_time(bench_device *d, const hm_call *call, size_t bytes, const char *line, const char *judged,
+                       hm_table *table, hm_progress *progress);
 void bench_device_print(const bench_device *d); /* what the device can do */
 void bench_device_close(bench_device *d);       /* NULL is fine */
 

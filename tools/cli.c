@@ -95,7 +95,14 @@ static hm_class class_asked(const char *classes, const hm_op_info *op) {
     return HM_CLASS_NONE;
 }
 
-static void classes_check(const char *classes) {
+void hm_run_asks(hm_run_options *o, const char *op) {
+    size_t n = strcspn(op, " \t");
+    for (int i = 0; i < hm_op_count(); i++)
+        if (strlen(hm_op_at(i)->name) == n && !strncmp(hm_op_at(i)->name, op, n)) o->asked |= UINT64_C(1) << i;
+}
+
+/* asked: as in hm_run_options. */
+static void classes_check(const char *classes, uint64_t asked) {
     bool one = !strpbrk(classes, ",=");
     for (const char *p = classes;; p++) {
         size_t n = strcspn(p, ","), name = one ? 0 : strcspn(p, ",=");
@@ -111,7 +118,8 @@ static void classes_check(const char *classes) {
         size_t length = one ? n : n - name - 1;
         for (int i = 0; i < hm_op_count(); i++) {
             const hm_op_info *op = hm_op_at(i);
-            if ((!only || only == op) && !op_has_class(op, text, length))
+            bool judged = only ? only == op : !asked || asked >> i & 1;
+            if (judged && !op_has_class(op, text, length))
                 hm_die(HM_EXIT_USAGE, "--class asks for \"%.*s\", but the classes of %s are: %s", (int)length, text,
                        op->name, op->classes);
         }
@@ -177,7 +185,7 @@ static error_t run_parse(int key, char *text, struct argp_state *state) {
 const struct argp hm_run_argp = {.options = run_options, .parser = run_parse};
 
 hm_impl *hm_run_open(const hm_run_options *o, const char *fallback) {
-    if (o->classes) classes_check(o->classes);
+    if (o->classes) classes_check(o->classes, o->asked);
     if (o->isa && hm_isa_limit(o->isa) != HM_OK) hm_die(HM_EXIT_USAGE, "--isa is \"%s\": %s", o->isa, hm_error());
     if (o->threads) {
         char count[16];

@@ -46,12 +46,16 @@ const hm_op_info *hm_option_op(const char *text);
 typedef struct {
     const char *impl, *classes, *isa, *out; /* as given; NULL if not */
     bool require_invariance, strict;
+    uint64_t asked; /* bit i: hm_op_at(i) is one of the ops that are run; 0: all are */
     int threads;    /* 0: OpenMP's default */
     double timeout; /* seconds a plug-in has for one case */
 } hm_run_options;
 #define HM_TIMEOUT 60.0
 #define HM_RUN_OPTIONS ((hm_run_options){.timeout = HM_TIMEOUT})
 extern const struct argp hm_run_argp;
+
+/* Says that the op of a case, or op itself, is run: --class may ask for a class that others do not have. */
+void hm_run_asks(hm_run_options *options, const char *op);
 
 /* Checks --class and --isa, opens the implementation (fallback if --impl was not given), sets threads and checks the
  * floating-point environment. Dies with one sentence if any of it is wrong. */

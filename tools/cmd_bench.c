@@ -2,6 +2,7 @@
  * moves as many bytes, timed in turn with the op, so that the share of it survives a change of machine. On a CUDA
  * device (bench_cuda.cu) calls are replayed as a graph, on buffers in turn, against a copy by the device, against what
  * its tensor cores can do, and against a peer (peer.h). */
+#include <inttypes.h>
 #include <jansson.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include "../certify/embedded.h"
 #include "../certify/rows.h"
 #include "../op/check.h"
+#include "bench_bytes.h"
 #include "bench_device.h"
 #include "cli.h"
 #include "timing.h"
@@ -23,6 +25,7 @@ typedef struct {
     const char *cases[MAX_CASES];
     int ncases;
     double seconds; /* spent on each case */
+    int64_t sample; /* rows of each output to judge; 0: as the list says */
     const char *peer;
     bool json, golden;
 } bench_options;
@@ -70,37 +73,6 @@ static double time_run(session *s, hm_call *call, hm_run *run) {
     double start = hm_seconds();
     s->impl->run(s->impl, call, call->args, run);
     return hm_seconds() - start;
-}
-
-/* Of an argument that is changed in part (a cache): what the run that certified it changed. */
-static size_t changed_bytes(const hm_call *call, int i) {
-    const hm_tensor *now = hm_arg_tensor(call->op, call->args, i), *was = hm_arg_tensor(call->op, call->golden_args, i);
-    int64_t rows = hm_row_count(now), n = now->shape[now->ndim - 1], step = now->stride[now->ndim - 1];
-    int64_t size = (int64_t)hm_dtype_size(now->dtype);
-    size_t bytes = 0;
-    for (int64_t row = 0; row < rows && n > 0; row++) {
-        const char *at = (const char *)now->data + hm_row_offset(now, row) * size,
-                   *before = (const char *)was->data + hm_row_offset(was, row) * size;
-        for (int64_t k = 0; k < n; k++)
-            for (int64_t b = 0; b < size; b++) bytes += at[k * step * size + b] != before[k * size + b];
-    }
-    return bytes;
-}
-
-/* Bytes that any implementation must move: every input element read once, every output element written once. */
-static size_t least_bytes(const hm_call *call) {
-    size_t bytes = 0;
-    for (int i = 0; i < call->op->nargs; i++) {
-        const hm_tensor *t = hm_arg_tensor(call->op, call->args, i);
-        size_t n = t->dtype == HM_DTYPE_NONE ? 0 : hm_dtype_size(t->dtype);
-        for (int d = 0; d < t->ndim && n; d++) {
-            size_t extent = t->stride[d] || t->shape[d] == 0 ? (size_t)t->shape[d] : 1;
-            n *= d == 0 && call->sparse[i] ? (size_t)call->live_count[i]
-                                           : extent; /* of a large table the rows that are named */
-        }
-        bytes += call->op->args[i].direction == HM_INOUT ? changed_bytes(call, i) : n;
-    }
-    return bytes;
 }
 
 static void grow_copy(session *s, size_t bytes) {
@@ -178,8 +150,8 @@ static truth_times time_golden(const session *s, hm_call *call) {
 /* ---- one case -----------------------------------------------------------------------------------------------------
  */
 
-static void print_row(session *s, const hm_call *call, const char *line, size_t bytes, timing op, timing copy,
-                      truth_times truth) {
+static void print_row(session *s, const hm_call *call, const char *line, const char *judged, size_t bytes, timing op,
+                      timing copy, truth_times truth) {
     double speed = (double)bytes / op.median * 1e-9, ceiling = (double)bytes / copy.median * 1e-9;
     if (s->options->json) {
         json_t *j =
@@ -187,6 +159,7 @@ static void print_row(session *s, const hm_call *call, const char *line, size_t 
                       call->name, "impl", s->impl->name, "threads", omp_get_max_threads(), "runs", op.runs, "bytes",
                       (json_int_t)bytes, "seconds_q1", op.q1, "seconds_median", op.median, "seconds_q3", op.q3,
                       "gb_per_s", speed, "copy_gb_per_s", ceiling, "share", speed / ceiling);
+        if (*judged) json_object_set_new(j, "judged", json_string(judged));
         if (truth.judge > 0) {
             json_object_set_new(j, "golden_seconds", json_real(truth.golden));
             json_object_set_new(j, "golden_and_verdict_seconds", json_real(truth.judge));
@@ -207,12 +180,17 @@ static void print_row(session *s, const hm_call *call, const char *line, size_t 
                  speed, ceiling, 100 * speed / ceiling, op.runs, golden, line);
 }
 
-/* What does not certify is not timed. */
-static bool certified(session *s, hm_call *call) {
+/* What does not certify is not timed. sample: rows of each output that golden is asked for, or 0; judged says of how
+ * many it was, where not of all. */
+static bool certified(session *s, hm_call *call, int64_t sample, char *judged, size_t size) {
     hm_judge_options judge = hm_run_judge_options(&s->options->run, call->op);
     hm_verdict v;
     judge.check_invariance = s->options->run.require_invariance;
+    judge.most_rows = sample;
     hm_judge(s->impl, call, &judge, &v);
+    *judged = 0;
+    if (v.rows_judged < v.rows)
+        snprintf(judged, size, "judged on %lld of %lld rows", (long long)v.rows_judged, (long long)v.rows);
     if (v.outcome == HM_PASS) return true;
     char repro[HM_CASE_MAX + 1024];
     hm_run_repro(&s->options->run, "ref", "certify", "--case", call->name, repro, sizeof repro);
@@ -224,12 +202,17 @@ static bool certified(session *s, hm_call *call) {
     return false;
 }
 
+/* line: of a case, as it is in the lists. */
 static void bench_case(session *s, const char *line) {
     static double op_time[MAX_RUNS], copy_time[MAX_RUNS];
     hm_case_spec spec;
     hm_call *call;
     hm_run run;
-    char why[512];
+    char why[512], judged[64], label[HM_CASE_MAX + 128];
+    int64_t sample = s->options->sample;
+    int in_list = 0;
+    if (sscanf(line, "sample=%" SCNd64 " %n", &sample, &in_list) == 1) line += in_list;
+    if (s->options->sample) sample = s->options->sample;
     if (hm_case_parse(line, &spec, why, sizeof why) != HM_OK) hm_die(HM_EXIT_USAGE, "the case '%s': %s", line, why);
     if (s->options->op && spec.op != s->options->op) return;
     if (spec.expect != HM_OK) hm_die(HM_EXIT_USAGE, "the case '%s' expects an error: there is nothing to time", line);
@@ -240,15 +223,15 @@ static void bench_case(session *s, const char *line) {
     }
     if (hm_call_from_case(&spec, &call, why, sizeof why) != HM_OK)
         hm_die(HM_EXIT_USAGE, "the case '%s' cannot be set up: %s", line, why);
-    if (s->device) {
-        if (certified(s, call)) {
-            size_t bytes = least_bytes(call);
-            hm_call_reset(call);
-            bench_device_time(s->device, call, bytes, line, s->table, &s->progress);
-            s->timed++;
-        }
-    } else if (certified(s, call)) {
-        size_t bytes = least_bytes(call);
+    bool sound = certified(s, call, sample, judged, sizeof judged);
+    snprintf(label, sizeof label, *judged ? "%s (%s)" : "%s%s", line, judged);
+    if (sound && s->device) {
+        size_t bytes = hm_least_bytes(call);
+        hm_call_reset(call);
+        bench_device_time(s->device, call, bytes, label, judged, s->table, &s->progress);
+        s->timed++;
+    } else if (sound) {
+        size_t bytes = hm_least_bytes(call);
         int runs = 0;
         grow_copy(s, bytes / 2); /* a copy of half as many bytes reads and writes that many */
         hm_call_reset(call);
@@ -261,7 +244,7 @@ static void bench_case(session *s, const char *line) {
         }
         if (!hm_interrupted()) {
             truth_times truth = s->options->golden ? time_golden(s, call) : (truth_times){0};
-            print_row(s, call, line, bytes, timing_of(op_time, runs), timing_of(copy_time, runs), truth);
+            print_row(s, call, label, judged, bytes, timing_of(op_time, runs), timing_of(copy_time, runs), truth);
             s->timed++;
         }
     }
@@ -270,7 +253,8 @@ static void bench_case(session *s, const char *line) {
 }
 
 /* Runs do for every line of the embedded lists (tests/perf/<op>.bench): case lines, '#' begins a comment, and "device "
- * one that is too large for a host. */
+ * one that is too large for a host. "sample=N " comes before a case of which golden is asked for N rows of each output,
+ * since all would take too long. */
 static void each_default(session *s, void (*visit)(session *, const char *)) {
     for (int i = 0; i < hm_embedded_count; i++) {
         const char *dot = strrchr(hm_embedded[i].name, '.');
@@ -294,7 +278,7 @@ static void count(session *s, const char *line) {
 /* ---- options ------------------------------------------------------------------------------------------------------
  */
 
-enum { KEY_CASE = 512, KEY_SECONDS, KEY_JSON, KEY_GOLDEN, KEY_PEER };
+enum { KEY_CASE = 512, KEY_SAMPLE, KEY_SECONDS, KEY_JSON, KEY_GOLDEN, KEY_PEER };
 
 static error_t parse(int key, char *text, struct argp_state *state) {
     bench_options *o = state->input;
@@ -311,6 +295,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
             return 0;
         case KEY_SECONDS:
             o->seconds = hm_option_seconds("--seconds", text);
+            return 0;
+        case KEY_SAMPLE:
+            o->sample = hm_option_i64("--sample", text, 2, INT64_MAX);
             return 0;
         case KEY_JSON:
             o->json = true;
@@ -346,12 +333,18 @@ static const char about[] =
     "the "
     "largest less the smallest; equal, unless the medians are further apart than that. docs/cuda.md says how a program "
     "becomes a peer; torch is built in, and needs python3 with torch.\n\n"
-    "A case that does not certify is not timed (exit 1). The time of a plug-in includes the round trip to its process.";
+    "A case that does not certify is not timed (exit 1). A row says so where golden was asked for a sample of rows: "
+    "that is "
+    "enough to time it, and no certificate. The time of a plug-in includes the round trip to its process.";
 
 int hm_cmd_bench(int argc, char **argv) {
     static const struct argp_option options[] = {
         {"op", 'o', "OP", 0, "Only this op", 0},
         {"case", KEY_CASE, "LINE", 0, "Only this case; may be given several times", 0},
+        {"sample", KEY_SAMPLE, "N", 0,
+         "Judge values on N rows of each output, spread over it, and effects everywhere (default: all rows, but of the "
+         "largest cases of the lists)",
+         0},
         {"seconds", KEY_SECONDS, "S", 0, "Time to spend on each case (default 1)", 0},
         {"json", KEY_JSON, NULL, 0, "One JSON object a line", 0},
         {"peer", KEY_PEER, "PROGRAM", 0, "On a device: also the time of a peer: torch, or a program", 0},
@@ -366,6 +359,8 @@ int hm_cmd_bench(int argc, char **argv) {
     if (o.run.out || o.run.strict)
         hm_die(HM_EXIT_USAGE, "--out and --strict belong to certify: a timing is no certificate");
 
+    if (o.op) hm_run_asks(&o.run, o.op->name);
+    for (int i = 0; i < o.ncases && !o.op; i++) hm_run_asks(&o.run, o.cases[i]);
     long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
     size_t least = (size_t)32 << 20, most = (size_t)256 << 20, l3 = cache > 0 ? (size_t)cache : 0;
     hm_interruptible();

@@ -408,6 +408,8 @@ int hm_cmd_certify(int argc, char **argv) {
     if (o.ncases && (o.suite_name || o.op || o.shard_text))
         hm_die(HM_EXIT_USAGE, "--case says what to run: it goes with none of --suite, --op, --shard");
 
+    if (o.op) hm_run_asks(&o.run, o.op->name);
+    for (int i = 0; i < o.ncases; i++) hm_run_asks(&o.run, o.cases[i]);
     char shard[64];
     snprintf(shard, sizeof shard, "shard=%s", o.shard_text ? o.shard_text : "");
     hm_interruptible();

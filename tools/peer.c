@@ -205,15 +205,23 @@ bool hm_peer_case(hm_peer *p, const hm_call *call, int sets, int calls, char *wh
 const char *hm_peer_name(const hm_peer *p) { return p->name; }
 bool hm_peer_gone(const hm_peer *p) { return p->gone; }
 
-bool hm_peer_time(hm_peer *p, double *seconds, char *why, size_t size) {
+static bool ask_time(hm_peer *p, const char *question, double *seconds, char *why, size_t size) {
     char line[256] = "", *end;
-    bool told = ask(p, "time\n", line, sizeof line);
+    bool told = ask(p, question, line, sizeof line);
     double us = strtod(line, &end);
     *seconds = 1e-6 * us;
     if (told && end != line && !*end && isfinite(us) && us > 0) return true;
     if (told) snprintf(why, size, "it said \"%.200s\", which is no time", line);
     else tell_gone(p, why, size);
     return false;
+}
+
+bool hm_peer_time(hm_peer *p, double *seconds, char *why, size_t size) {
+    return ask_time(p, "time\n", seconds, why, size);
+}
+
+bool hm_peer_product(hm_peer *p, bool fp8, double *seconds, char *why, size_t size) {
+    return ask_time(p, fp8 ? "product fp8\n" : "product bf16\n", seconds, why, size);
 }
 
 void hm_peer_close(hm_peer *p) {

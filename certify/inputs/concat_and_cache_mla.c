@@ -70,4 +70,4 @@ static void after(const hm_case_spec *spec, int arg, const void *args) {
         for (int64_t tile = 0; tile < HM_MLA_TILES; tile++) change_tile(spec, t, n, tile);
 }
 
-const hm_inputs hm_concat_and_cache_mla_inputs = {"concat_and_cache_mla", fill, after};
+const hm_inputs hm_concat_and_cache_mla_inputs = {"concat_and_cache_mla", fill, after, 0};

@@ -5,18 +5,18 @@
 #include "../inputs.h"
 
 /* cu[0] is 0 or, one time in four, 1; about two rows are left behind the last request, unless the generator is `index`.
- * */
+ * lengths=whole: every row is some request's, lengths are random, and no block belongs to two requests. */
 static void put_bounds(const hm_case_spec *spec, const hm_cp_gather_indexer_k_quant_cache_args *a, const hm_tensor *t) {
     int64_t requests = t->shape[0] - 1, rows = a->dst_k.shape[0], block_size = a->kv_cache.shape[1];
-    int64_t most = block_size * a->block_table.shape[1], left = rows - (hm_inputs_generator(spec, "index") ? 0 : 2),
-            at = 0;
-    if (left > 0 && hm_inputs_below(spec, "cu", UINT64_MAX, 4) == 0) at = 1, left--;
+    int64_t most = block_size * a->block_table.shape[1], left = rows - (hm_inputs_whole(spec) ? 0 : 2), at = 0;
+    bool whole = spec->lengths == HM_LENGTHS_WHOLE;
+    if (left > 0 && !whole && hm_inputs_below(spec, "cu", UINT64_MAX, 4) == 0) at = 1, left--;
     hm_inputs_put(t, 0, at);
     for (int64_t r = 0; r < requests; r++) {
         int64_t share = left < 0            ? 0
                         : r == requests - 1 ? left
                                             : hm_inputs_below(spec, "cu", (uint64_t)r, 2 * left / (requests - r) + 1);
-        if (hm_inputs_below(spec, "empty", (uint64_t)r, 5) == 0 && r < requests - 1) share = 0;
+        if (!whole && hm_inputs_below(spec, "empty", (uint64_t)r, 5) == 0 && r < requests - 1) share = 0;
         share = share > left ? left : share > most ? most : share;
         at += share > 0 ? share : 0, left -= share;
         hm_inputs_put(t, r + 1, at);
@@ -46,15 +46,18 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
         put_bounds(spec, a, t);
         return true;
     }
-    int64_t block_size = a->kv_cache.shape[1], requests = t->shape[0];
+    bool whole = spec->lengths == HM_LENGTHS_WHOLE;
+    int64_t block_size = a->kv_cache.shape[1], requests = t->shape[0], taken = 0;
     for (int64_t r = 0; r < requests && r + 1 < cu->shape[0]; r++) {
         int64_t length = hm_inputs_get(cu, r + 1) - hm_inputs_get(cu, r);
         int64_t used = length > 0 && block_size > 0 ? (length + block_size - 1) / block_size : 0;
-        hm_inputs_put_blocks(spec, name, t, r, used, a->kv_cache.shape[0]);
+        hm_inputs_put_blocks(spec, name, t, r, whole ? taken : r * used, used, a->kv_cache.shape[0]);
+        taken += used;
         bool bad = hm_inputs_generator(spec, "out_of_range") && hm_inputs_drawn(spec, "bad", 0) % 4 == 3 && used > 0;
         if (bad) hm_inputs_put(t, r * t->shape[1], r % 2 ? -1 : a->kv_cache.shape[0]);
     }
     return true;
 }
 
-const hm_inputs hm_cp_gather_indexer_k_quant_cache_inputs = {"cp_gather_indexer_k_quant_cache", fill, NULL};
+const hm_inputs hm_cp_gather_indexer_k_quant_cache_inputs = {"cp_gather_indexer_k_quant_cache", fill, NULL,
+                                                             1 << HM_LENGTHS_WHOLE};

@@ -36,4 +36,4 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return true;
 }
 
-const hm_inputs hm_embedding_inputs = {"embedding", fill, NULL};
+const hm_inputs hm_embedding_inputs = {"embedding", fill, NULL, 0};

@@ -20,7 +20,7 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     if (t->ndim != 1 || a->k.ndim != 2 || a->logits.ndim != 2) return true;
     int64_t keys = a->k.shape[0], width = a->logits.shape[1];
     bool compressed = a->columns == HM_COLUMNS_COMPRESSED;
-    bool all = hm_inputs_generator(spec, "index") || hm_inputs_generator(spec, "stagnate");
+    bool all = hm_inputs_whole(spec) || hm_inputs_generator(spec, "stagnate");
     int64_t bad = hm_inputs_generator(spec, "out_of_range") ? hm_inputs_below(spec, "bad", 0, t->shape[0]) : -1;
     for (int64_t m = 0; m < t->shape[0]; m++) {
         uint64_t r = hm_inputs_drawn(spec, "window", (uint64_t)m);
@@ -28,6 +28,8 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
         if (compressed && most > width) most = width;
         int64_t n = m % 4 == 1 ? 0 : m % 4 == 2 ? most : (int64_t)(r / 1024 % (uint64_t)(most + 1));
         if (all) start = 0, n = compressed && keys > width ? width : keys;
+        if (spec->lengths == HM_LENGTHS_CAUSAL) start = 0, n = keys - t->shape[0] + m + 1, n = n < 0 ? 0 : n;
+        if (spec->lengths == HM_LENGTHS_CAUSAL && compressed && n > width) n = width;
         int64_t end = start + n;
         if (n == 0 && start > 1 && r % 2) end -= 2;             /* ends before it starts */
         if (end == keys && r % 3 == 0 && !compressed) end += 5; /* is clipped */
@@ -48,4 +50,5 @@ static void after(const hm_case_spec *spec, int arg, const void *args) {
     }
 }
 
-const hm_inputs hm_fp8_mqa_logits_inputs = {"fp8_mqa_logits", fill, after};
+const hm_inputs hm_fp8_mqa_logits_inputs = {"fp8_mqa_logits", fill, after,
+                                            1 << HM_LENGTHS_WHOLE | 1 << HM_LENGTHS_CAUSAL};

@@ -6,6 +6,7 @@
 #include "../../op/dtype.h"
 #include "../../op/indexer_cache.h"
 #include "../inputs.h"
+#include "../layout.h"
 #include "logits.h"
 
 static void put_lengths(const hm_case_spec *spec, const hm_fp8_paged_mqa_logits_args *a, const hm_tensor *t) {
@@ -18,7 +19,7 @@ static void put_lengths(const hm_case_spec *spec, const hm_fp8_paged_mqa_logits_
         uint64_t r = hm_inputs_drawn(spec, "length", (uint64_t)i);
         int64_t length =
             i % 2 ? (int64_t)(r % (uint64_t)(most + 1)) : known[(uint64_t)(i / 2 + (int64_t)(spec->seed % 8)) % 8];
-        if (hm_inputs_generator(spec, "index") || hm_inputs_generator(spec, "stagnate")) length = most;
+        if (hm_inputs_whole(spec) || hm_inputs_generator(spec, "stagnate")) length = most;
         if (length > most) length = most;
         if (i == bad && r % 2) length = most + 1;
         hm_inputs_put(t, i, length);
@@ -37,15 +38,15 @@ static int64_t blocks_of(const hm_fp8_paged_mqa_logits_args *a, int64_t b) {
 
 static void put_cache(const hm_case_spec *spec, const hm_fp8_paged_mqa_logits_args *a, const hm_tensor *t) {
     int64_t codes = t->shape[1] * 128, block = t->shape[1] * t->shape[2];
-    bool integers = hm_inputs_generator(spec, "integers"), stagnates = hm_inputs_generator(spec, "stagnate");
+    bool integers = hm_inputs_generator(spec, "integers"), stagnates = hm_inputs_generator(spec, "stagnate"),
+         heavy = hm_inputs_generator(spec, "heavy");
+#pragma omp parallel for schedule(static) if (t->stride[0] >= block && t->shape[0] * block > HM_ALONE)
     for (int64_t b = 0; b < t->shape[0]; b++)
         for (int64_t i = 0; i < block; i++) {
             uint64_t r = hm_inputs_drawn(spec, "kv_cache", (uint64_t)(b * block + i));
             double sum = 0;
             for (int k = 0; k < 4; k++) sum += (double)(r >> 16 * k & 0xFFFF) - 32767.5;
-            double v = integers                                            ? (double)(r % 17) - 8
-                       : hm_inputs_generator(spec, "heavy") && r % 64 == 0 ? sum / 512
-                                                                           : sum / 8192;
+            double v = integers ? (double)(r % 17) - 8 : heavy && r % 64 == 0 ? sum / 512 : sum / 8192;
             if (i < codes) {
                 hm_inputs_put(t, b * block + i, hm_store8(a->q.dtype, v, HM_OVERFLOW_SATURATE));
                 continue;
@@ -75,7 +76,7 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     if (!strcmp(name, "block_tables")) {
         for (int64_t b = 0; sound && t->dtype == HM_I32 && b < t->shape[0] && b < a->context_lens.shape[0]; b++) {
             int64_t used = blocks_of(a, b);
-            hm_inputs_put_blocks(spec, name, t, b, used, a->kv_cache.shape[0]);
+            hm_inputs_put_blocks(spec, name, t, b, b * used, used, a->kv_cache.shape[0]);
             if (hm_inputs_generator(spec, "out_of_range") && used > 0 && used <= t->shape[1])
                 hm_inputs_put(t, b * t->shape[1], b % 2 ? -1 : a->kv_cache.shape[0]);
         }
@@ -88,4 +89,4 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return true;
 }
 
-const hm_inputs hm_fp8_paged_mqa_logits_inputs = {"fp8_paged_mqa_logits", fill, NULL};
+const hm_inputs hm_fp8_paged_mqa_logits_inputs = {"fp8_paged_mqa_logits", fill, NULL, 1 << HM_LENGTHS_WHOLE};

@@ -27,4 +27,4 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return true;
 }
 
-const hm_inputs hm_index_weights_inputs = {"index_weights", fill, NULL};
+const hm_inputs hm_index_weights_inputs = {"index_weights", fill, NULL, 0};

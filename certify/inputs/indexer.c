@@ -134,4 +134,4 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return true;
 }
 
-const hm_inputs hm_indexer_inputs = {"indexer", fill, NULL};
+const hm_inputs hm_indexer_inputs = {"indexer", fill, NULL, 0};

@@ -24,4 +24,4 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return true;
 }
 
-const hm_inputs hm_indexer_k_quant_and_cache_inputs = {"indexer_k_quant_and_cache", fill, NULL};
+const hm_inputs hm_indexer_k_quant_and_cache_inputs = {"indexer_k_quant_and_cache", fill, NULL, 0};

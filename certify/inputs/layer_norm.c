@@ -57,4 +57,4 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return true;
 }
 
-const hm_inputs hm_layer_norm_inputs = {"layer_norm", fill, NULL};
+const hm_inputs hm_layer_norm_inputs = {"layer_norm", fill, NULL, 0};

@@ -80,4 +80,4 @@ static void after(const hm_case_spec *spec, int arg, const void *args) {
                            : NAN);
 }
 
-const hm_inputs hm_linear_inputs = {"linear", fill, after};
+const hm_inputs hm_linear_inputs = {"linear", fill, after, 0};

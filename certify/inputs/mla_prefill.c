@@ -48,4 +48,4 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return !strcmp(name, "kv") && hm_tensor_elements(t) > 0 && put_keys(spec, t);
 }
 
-const hm_inputs hm_mla_prefill_inputs = {"mla_prefill", fill, NULL};
+const hm_inputs hm_mla_prefill_inputs = {"mla_prefill", fill, NULL, 0};

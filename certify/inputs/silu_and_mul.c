@@ -45,4 +45,4 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return true;
 }
 
-const hm_inputs hm_silu_and_mul_inputs = {"silu_and_mul", fill, NULL};
+const hm_inputs hm_silu_and_mul_inputs = {"silu_and_mul", fill, NULL, 0};

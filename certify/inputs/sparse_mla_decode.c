@@ -6,9 +6,8 @@
 
 #include "../../op/dtype.h"
 #include "../../op/mla_cache.h"
+#include "../layout.h"
 #include "attention.h"
-
-static bool at_once(const hm_case_spec *spec) { return hm_inputs_generator(spec, "index"); }
 
 static void put_lengths(const hm_case_spec *spec, const hm_sparse_mla_decode_args *a, const hm_tensor *t) {
     int64_t top_k = a->indices.shape[1], n = hm_tensor_elements(t),
@@ -18,9 +17,9 @@ static void put_lengths(const hm_case_spec *spec, const hm_sparse_mla_decode_arg
         int64_t length = i % 2 ? hm_inputs_below(spec, "length", (uint64_t)i, top_k + 1)
                                : known[(uint64_t)(i / 2 + (int64_t)(spec->seed % 7)) % 7];
         hm_inputs_put(t, i,
-                      i == bad                                                     ? top_k + 1
-                      : at_once(spec) || hm_inputs_generator(spec, "out_of_range") ? top_k - i % 2
-                                                                                   : length);
+                      i == bad                                                             ? top_k + 1
+                      : hm_inputs_whole(spec) || hm_inputs_generator(spec, "out_of_range") ? top_k - i % 2
+                                                                                           : length);
     }
 }
 
@@ -38,7 +37,8 @@ static void put_indices(const hm_case_spec *spec, const hm_sparse_mla_decode_arg
     static const int64_t none[] = {-1, -1, -2, INT32_MIN};
     bool exact = hm_inputs_generator(spec, "exact") || hm_inputs_generator(spec, "ties");
     for (int64_t token = 0; token < t->shape[0]; token++) {
-        int64_t n = length_of(a, token), kind = at_once(spec) ? 0 : (token + (int64_t)(spec->seed % 8)) % 8, won = 0;
+        int64_t n = length_of(a, token), kind = hm_inputs_whole(spec) ? 0 : (token + (int64_t)(spec->seed % 8)) % 8,
+                won = 0;
         for (int64_t i = 0; i < top_k; i++) {
             uint64_t r = hm_inputs_drawn(spec, "indices", (uint64_t)(token * top_k + i));
             int64_t slot = many > 0 ? nameable((int64_t)(r / 64 % (uint64_t)many)) : capacity > 0 ? 0 : -1;
@@ -86,21 +86,28 @@ static void put_cache(const hm_case_spec *spec, const hm_sparse_mla_decode_args 
     if (hm_mla_cache_read("", t, ds ? HM_MLA_FP8_DS : HM_MLA_BF16, &c)) return;
     int64_t capacity = c.num_blocks * c.block_size, width = ds ? HM_MLA_LATENT + HM_MLA_ROPE : c.entry;
     unsigned char *named = calloc((size_t)capacity + 1, 1);
-    double *exact = malloc((size_t)(width + 1) * sizeof *exact);
     for (int64_t token = 0; named && token < a->indices.shape[0]; token++)
         for (int64_t i = 0; i < a->indices.shape[1] && i < length_of(a, token); i++) {
             int64_t slot = hm_inputs_get(&a->indices, token * a->indices.shape[1] + i);
             if (slot >= 0 && slot < capacity) named[slot] = 1;
         }
-    for (int64_t slot = 0; named && exact && slot < capacity; slot++) {
-        unsigned char *row = hm_mla_row(&c, slot);
-        bool made = hm_inputs_exact_key(spec, slot, hm_inputs_wins(slot), width, exact) ||
-                    hm_inputs_stagnate_key(spec, width, exact);
-        if (named[slot]) put_entry(spec, &c, slot, row, made ? exact : NULL);
-        for (int64_t d = 0; d < c.entry && !named[slot]; d++)
-            memset(row + d * c.element_stride, 0xFF, hm_dtype_size(c.dtype)); /* NaN in every format */
+    bool apart = c.block_stride >= c.block_size * c.entry_stride && c.entry_stride >= c.entry * c.element_stride;
+#pragma omp parallel if (apart && capacity * c.entry > HM_ALONE)
+    {
+        double *exact = malloc((size_t)(width + 1) * sizeof *exact);
+#pragma omp for schedule(static)
+        for (int64_t slot = 0; slot < capacity; slot++) {
+            if (!named || !exact) continue;
+            unsigned char *row = hm_mla_row(&c, slot);
+            bool made = hm_inputs_exact_key(spec, slot, hm_inputs_wins(slot), width, exact) ||
+                        hm_inputs_stagnate_key(spec, width, exact);
+            if (named[slot]) put_entry(spec, &c, slot, row, made ? exact : NULL);
+            for (int64_t d = 0; d < c.entry && !named[slot]; d++)
+                memset(row + d * c.element_stride, 0xFF, hm_dtype_size(c.dtype)); /* NaN in every format */
+        }
+        free(exact);
     }
-    free(named), free(exact);
+    free(named);
 }
 
 static bool fill(const hm_case_spec *spec, int arg, const void *args) {
@@ -126,4 +133,4 @@ static bool fill(const hm_case_spec *spec, int arg, const void *args) {
     return true;
 }
 
-const hm_inputs hm_sparse_mla_decode_inputs = {"sparse_mla_decode", fill, NULL};
+const hm_inputs hm_sparse_mla_decode_inputs = {"sparse_mla_decode", fill, NULL, 1 << HM_LENGTHS_WHOLE};

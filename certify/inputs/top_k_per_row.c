@@ -12,7 +12,7 @@ static int64_t length_drawn(const hm_case_spec *spec, int64_t i, int64_t columns
     uint64_t r = hm_inputs_drawn(spec, "length", (uint64_t)i);
     int64_t n =
         r % 3 ? known[(uint64_t)(i + (int64_t)(spec->seed % 64)) % 9] : (int64_t)(r / 3 % (uint64_t)(columns + 1));
-    if (hm_inputs_generator(spec, "index") || (i == 0 && columns > 4096)) n = columns;
+    if (hm_inputs_whole(spec) || (i == 0 && columns > 4096)) n = columns;
     return n < 0 ? 0 : n > columns ? columns : n;
 }
 
@@ -57,4 +57,4 @@ static void after(const hm_case_spec *spec, int arg, const void *args) {
     }
 }
 
-const hm_inputs hm_top_k_per_row_inputs = {"top_k_per_row", fill, after};
+const hm_inputs hm_top_k_per_row_inputs = {"top_k_per_row", fill, after, 1 << HM_LENGTHS_WHOLE};

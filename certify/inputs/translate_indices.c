@@ -60,4 +60,4 @@ static void after(const hm_case_spec *spec, int arg, const void *args) {
     free(asked);
 }
 
-const hm_inputs hm_translate_indices_inputs = {"translate_indices", fill, after};
+const hm_inputs hm_translate_indices_inputs = {"translate_indices", fill, after, 0};

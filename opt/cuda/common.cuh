@@ -196,6 +196,13 @@ __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
+/* hm_cuda_has_90a of a kernel. */
+template <auto KERNEL>
+static bool has_90a(size_t shared = 0) {
+    static signed char known[HM_CUDA_KNOWN];
+    return hm_cuda_has_90a((const void *)KERNEL, shared, known);
+}
+
 /* cluster: blocks to a cluster, along x, where there is a whole number of them. */
 template <typename P>
 static hm_status launch(const char *op, void (*kernel)(P), dim3 blocks, dim3 threads, size_t shared, void *stream,

@@ -13,7 +13,7 @@ static const char op[] = "cp_gather_indexer_k_quant_cache";
 
 namespace {
 
-enum { THREADS = 128, WINDOW = 256, GROUP = HM_INDEXER_GROUP, TILE = HM_INDEXER_TILE };
+enum { THREADS = 128, WINDOW = 2 * 32, GROUP = HM_INDEXER_GROUP, TILE = HM_INDEXER_TILE };
 
 struct params {
     const uint8_t *cache;
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(THREADS) gather_pieces(const __grid_constant__
     const int row = first + lane;
     /* The request of the warp's first row, its first row and that of the next one; meanwhile the block that the thread
      * needs if there is one request, which begins at row 0. */
-    int request, start, next, ahead[2] = {}, page = (int)(((uint64_t)(uint32_t)row * p.block_m) >> (31 + p.block_s)),
+    int request, start, next, ahead = 0, page = (int)(((uint64_t)(uint32_t)row * p.block_m) >> (31 + p.block_s)),
                               block = -1;
     if (p.requests < 32) {
         const int32_t at = lane <= p.requests ? p.cu[lane * (int64_t)p.cu_step] : INT32_MAX;
@@ -103,27 +103,26 @@ __global__ void __launch_bounds__(THREADS) gather_pieces(const __grid_constant__
         request = __popc(__ballot_sync(~0u, at <= first && lane <= p.requests)) - 1;
         start = __shfl_sync(~0u, at, request & 31), next = __shfl_sync(~0u, at, (request + 1) & 31);
     } else {
-        /* A window of entries about that of the block's first row, if all requests were of one length, is read by all
-         * threads together. A warp looks for its row there by every eighth, then one by one. */
-        __shared__ int32_t window[WINDOW];
+        /* A window of entries about that of the block's first row, if all requests were of one length. Each warp reads
+         * it by itself: to share it takes a barrier. The fewer lines of it all blocks ask for at once, the better. */
         const int guess = (int)(p.per_row * (float)(blockIdx.x * (THREADS / 32 * ROWS))), all = p.requests + 1;
-        int base = min(max(guess - WINDOW / 2, 0), max(all - WINDOW, 0));
-#pragma unroll
-        for (int k = 0; k < WINDOW; k += THREADS) {
-            const int entry = base + k + (int)threadIdx.x;
-            window[k + threadIdx.x] = entry < all ? p.cu[entry * (int64_t)p.cu_step] : INT32_MAX;
-        }
-        /* Entries of the table that are likely to be asked for, so that they are near by then. */
-        const int32_t *likely = p.table + min(max(guess - 16 + lane, 0), p.requests - 1) * p.table_stride;
-        if (p.max_blocks > 0) ahead[0] = *likely;
-        if (p.max_blocks > 8) ahead[1] = likely[8 * (int64_t)p.table_step];
-        __syncthreads();
-        int count = 8 * __popc(__ballot_sync(~0u, window[lane * 8] <= first));
-        if (count > 0) count += __popc(__ballot_sync(~0u, lane < 8 && window[count - 8 + (lane & 7)] <= first)) - 8;
+        const int base = min(max(guess - WINDOW / 2, 0), max(all - WINDOW, 0));
+        const int entry = base + lane;
+        const int low_half = entry < all ? p.cu[entry * (int64_t)p.cu_step] : INT32_MAX;
+        const int high_half = entry + 32 < all ? p.cu[(entry + 32) * (int64_t)p.cu_step] : INT32_MAX;
+        /* Entries of the table that are likely to be asked for, one a thread, so that they are near by then: the first
+         * 16 and more of 32 requests, wherever the lines begin. */
+        const int likely = min(max(guess - 8 + (int)threadIdx.x / 4, 0), p.requests - 1), fourth = threadIdx.x % 4,
+                  deep = fourth * 8 - (fourth != 0);
+        if (deep < p.max_blocks) ahead = p.table[likely * p.table_stride + deep * (int64_t)p.table_step];
+        const int count =
+            __popc(__ballot_sync(~0u, low_half <= first)) + __popc(__ballot_sync(~0u, high_half <= first));
         if ((count > 0 || base == 0) && (count < WINDOW || base + WINDOW >= all)) {
+            const int before = __shfl_sync(~0u, count > 32 ? high_half : low_half, (count - 1) & 31),
+                      behind = __shfl_sync(~0u, count >= 32 ? high_half : low_half, count & 31);
             request = base + count - 1;
-            start = count > 0 ? window[count - 1] : 0;
-            next = count < WINDOW ? window[count] : INT32_MAX;
+            start = count > 0 ? before : 0;
+            next = count < WINDOW ? behind : INT32_MAX;
         } else {
             int low = 0, high = all; /* it is not there: by halves */
             while (low < high) {
@@ -180,7 +179,7 @@ __global__ void __launch_bounds__(THREADS) gather_pieces(const __grid_constant__
         if (scale) *(uint32_t *)(p.scales + row * p.scales_stride + 4 * group) = s;
     }
     /* Something has to be made of what was read ahead, or the compiler leaves it out: what was done already. */
-    if (ahead[0] == p.none && ahead[1] == p.none) hm::let_next_start();
+    if (ahead == p.none) hm::let_next_start();
 }
 
 __global__ void __launch_bounds__(THREADS) gather_bytes(const __grid_constant__ params p) {

@@ -70,6 +70,21 @@ bool hm_cuda_is_90(const void *kernel) {
     return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.ptxVersion >= 90;
 }
 
+bool hm_cuda_has_90a(const void *kernel, size_t shared, signed char known[HM_CUDA_KNOWN]) {
+    int device = 0;
+    struct cudaFuncAttributes attributes;
+    if (cudaGetDevice(&device) != cudaSuccess || device < 0 || device >= HM_CUDA_KNOWN) return false;
+    signed char is = __atomic_load_n(&known[device], __ATOMIC_RELAXED);
+    if (is) return is > 0;
+    bool has = cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.binaryVersion == 90 &&
+               attributes.ptxVersion == 90 &&
+               (!shared ||
+                cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared) == cudaSuccess);
+    if (!has) cudaGetLastError();
+    __atomic_store_n(&known[device], (signed char)(has ? 1 : -1), __ATOMIC_RELAXED);
+    return has;
+}
+
 bool hm_cuda_pdl_for(const void *kernel) { return pdl && hm_cuda_is_90(kernel); }
 
 /* ---- memory for the worker --------------------------------------------------------------------------------------- */

@@ -19,6 +19,11 @@ hm_status hm_cuda_status(const char *op, cudaError_t error);
 bool hm_cuda_pdl_for(const void *kernel);
 /* Was this kernel compiled for compute capability 9.0 or later, with all that it has? */
 bool hm_cuda_is_90(const void *kernel);
+/* Is this kernel's code for 9.0a what runs on the current device (wgmma is there), and may it have `shared` bytes?
+ * known: the caller's, zeros at first, a place for each device: the runtime is asked once. hm::has_90a of common.cuh
+ * keeps it. */
+enum { HM_CUDA_KNOWN = 64 };
+bool hm_cuda_has_90a(const void *kernel, size_t shared, signed char known[HM_CUDA_KNOWN]);
 /* Multiprocessors of the current device. */
 int hm_cuda_processors(void);
 

@@ -115,7 +115,7 @@ hm_status run_threads(const hm_linear_args &a, params &p) {
 
 template <typename T>
 hm_status run_tensor_cores(const hm_linear_args &a, params &p) {
-    if (!hm_cuda_is_90((const void *)hm::linear_wide<T>)) {
+    if (!hm::has_90a<hm::linear_wide<T>>()) {
         p.row_tiles = over(p.rows, 64), p.feature_tiles = over(p.features, 64);
         return hm::launch(op, hm::linear_mma<T>, p.row_tiles * p.feature_tiles, dim3(128), 0, a.stream, p);
     }
@@ -126,8 +126,13 @@ hm_status run_tensor_cores(const hm_linear_args &a, params &p) {
     if (p.rows <= 16) return run_tiles<T, 1, 16, 2, 5>(a, p);
     if (p.rows <= 32) return run_tiles<T, 1, 32, 2, 4>(a, p);
     if (p.rows <= 64) return run_tiles<T, 1, 64, 1, 6>(a, p);
-    if (p.rows <= 256 && p.cluster > 1) return run_tiles<T, 1, 128, 1, 4>(a, p); /* two blocks to a multiprocessor */
-    if (p.rows <= 128) return run_tiles<T, 1, 128, 1, 6>(a, p);
+    /* By measurement on an H200. Blocks of which one fits a multiprocessor, if all run at once: for clusters of four
+     * and more some multiprocessors stay empty. Else two to a multiprocessor, or wider ones. */
+    const int64_t narrow = over(p.features, 64) * p.cluster, wide = over(p.features, 128) * p.cluster * 2;
+    const bool at_once = p.cluster > 2 ? 4 * narrow <= 3 * hm_cuda_processors() : narrow <= hm_cuda_processors();
+    if (p.rows <= 128 && (p.cluster == 1 || at_once)) return run_tiles<T, 1, 128, 1, 6>(a, p);
+    const bool wider = p.rows <= 128 ? p.cluster > 2 : p.cluster == 2 && wide <= hm_cuda_processors();
+    if (p.rows <= 256 && p.cluster > 1 && !wider) return run_tiles<T, 1, 128, 1, 4>(a, p);
     p.row_tiles = over(p.rows, 256), p.feature_tiles = over(p.features, 256);
     const bool full = 8 * p.row_tiles * p.feature_tiles >= 3 * hm_cuda_processors();
     return p.slices == 1 && full ? run_wide<T>(a, p) : run_tiles<T, 2, 128, 1, 6>(a, p);

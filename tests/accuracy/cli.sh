@@ -88,6 +88,12 @@ refuse fast certify --class fast
 refuse fast certify --class rms_norm=fast
 refuse conv2d certify --class conv2d=wide
 refuse nonsense certify --class rms_norm=wide,nonsense
+refuse tc23 certify --class tc23 # which some ops do not have
+refuse tc23 certify --class tc23 --op rms_norm
+refuse tc23 certify --class tc23 --case 'linear x=bf16[2,8] weight=bf16[3,8]' --case 'rms_norm x=bf16[2,8]'
+run 0 certify --class tc23 --case 'linear x=bf16[2,8] weight=bf16[3,8] bias=none out=bf16[2,3]'
+check "a class is asked of the ops that are run" grep -q '^linear: class tc23 required' out
+run 0 certify --class tc23 --op linear --suite smoke --threads 2
 refuse speed certify --require speed
 refuse mmx certify --isa mmx
 for seed in -1 x 1x '' 9223372036854775808; do refuse "\"$seed\"" certify --seed "$seed"; done
@@ -258,6 +264,17 @@ run 0 bench --seconds 0.01 --case 'rms_norm x=bf16[64,512] gen=normal'
 check "bench prints a share" grep -Eq '[0-9]+ %' out
 run 0 bench --seconds 0.01 --golden --json --case 'rms_norm x=bf16[64,512] weight=bf16[512] gen=normal'
 check "bench --json is JSON" python3 -c 'import json; r = json.loads(open("out").read()); assert r["seconds_q1"] <= r["seconds_median"] <= r["seconds_q3"] and 0 < r["golden_seconds"] < 60 and r["golden_and_verdict_per_ref"] > 0 and r["bytes"] == 2 * 64 * 512 * 2 + 512 * 2'
+run 0 bench --seconds 0.01 --sample 10 --json --case 'rms_norm x=bf16[640,64] gen=normal'
+check "a sample of rows is said to be one" grep -q '"judged":"judged on 10 of 640 rows"' out
+run 0 bench --seconds 0.01 --sample 10 --case 'rms_norm x=bf16[640,64] gen=normal'
+check "the table says so, too" grep -q 'gen=normal (judged on 10 of 640 rows)$' out
+run 0 bench --seconds 0.01 --sample 10 --json --case 'rms_norm x=bf16[10,64] gen=normal'
+check "all rows are no sample" test "$(grep -c judged out)" -eq 0
+run 0 bench --seconds 0.01 --json --case 'fp8_paged_mqa_logits q=f8e4m3[2,1,4,128] context_lens=i32[2] block_tables=i32[2,9] kv_cache=u8[20,16,132] weights=f32[2,4] logits=f32[2,64] lengths=whole'
+check "of a cache and its table what is read counts" grep -q "\"bytes\":$((2 * 4 * 128 + 2 * 4 * 4 + 2 * 4 + 8 * 4 + 128 * 132 + 2 * 64 * 4))," out
+run 1 bench --seconds 0.01 --sample 2 --impl "fault:$fault" --case "$failing"
+refuse '"1"' bench --sample 1
+run 2 certify --sample 10
 run 1 bench --seconds 0.01 --impl "fault:$fault" --case "$failing"
 check "what does not certify is not timed" grep -q 'not timed' err
 run 3 bench --seconds 0.01 --impl cpu

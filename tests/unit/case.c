@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../../certify/call.h"
 #include "../../certify/generate.h"
 
 static hm_case_spec spec;
@@ -80,6 +81,55 @@ Test(case_language, every_batch_can_be_asked_for) {
     refused("rms_norm x=f32[3,8] batches=some", "batches=some: it has to be every");
     refused("rms_norm x=f32[3,8] batches=every expect=bad_arg", "batches=every is for calls that succeed");
     refused("top_k_per_row logits=f32[3,8] indices=i32[3,2] batches=every", "batches=every is for");
+}
+
+Test(case_language, lengths_can_be_asked_for) {
+    cr_expect_eq(parsed("top_k_per_row logits=f32[3,8] indices=i32[3,2] lengths=whole")->lengths, HM_LENGTHS_WHOLE);
+    cr_expect(strstr(canonical("top_k_per_row logits=f32[3,8] indices=i32[3,2] lengths=whole gen=zero"),
+                     " lengths=whole gen=zero seed=1"));
+    refused("top_k_per_row logits=f32[3,8] indices=i32[3,2] lengths=some",
+            "lengths=some: it has to be whole or causal");
+    refused("top_k_per_row logits=f32[3,8] indices=i32[3,2] lengths=causal", "top_k_per_row has no such lengths");
+    refused("rms_norm x=f32[3,8] lengths=whole", "rms_norm has no such lengths");
+}
+
+/* Elements of an i32 argument of a case. */
+static const int32_t *integers_of(const char *line, const char *name) {
+    static hm_call *call;
+    char why[512] = "";
+    hm_call_free(call);
+    cr_assert_eq(hm_call_from_case(parsed(line), &call, why, sizeof why), HM_OK, "%s", why);
+    for (int i = 0; i < call->op->nargs; i++)
+        if (!strcmp(call->op->args[i].name, name)) return hm_arg_tensor(call->op, call->golden_args, i)->data;
+    return NULL;
+}
+
+Test(case_language, lengths_are_as_asked_for) {
+    const int32_t *v = integers_of(
+        "top_k_per_row logits=f32[9,40] row_starts=none row_ends=none seq_lens=i32[9] indices=i32[9,4] "
+        "lengths=whole gen=ten_values",
+        "seq_lens");
+    for (int i = 0; i < 9; i++) cr_expect_eq(v[i], 40);
+    v = integers_of(
+        "fp8_mqa_logits q=f8e4m3[9,2,128] k_scale=f32[12] weights=f32 ks=i32[9] ke=i32[9] logits=f32[9,12] "
+        "lengths=whole",
+        "ke");
+    for (int i = 0; i < 9; i++) cr_expect_geq(v[i], 12);
+    v = integers_of(
+        "fp8_mqa_logits q=f8e4m3[9,2,128] k_scale=f32[12] weights=f32 ks=i32[9] ke=i32[9] logits=f32[9,12] "
+        "lengths=causal",
+        "ke");
+    for (int i = 0; i < 8; i++) cr_expect_eq(v[i], 4 + i);
+    v = integers_of(
+        "fp8_paged_mqa_logits q=f8e4m3[3,2,2,128] context_lens=i32[3] block_tables=i32[3,2] "
+        "kv_cache=u8[6,16,132] weights=f32[6,2] logits=f32[6,32] lengths=whole",
+        "context_lens");
+    for (int i = 0; i < 3; i++) cr_expect_eq(v[i], 32);
+    v = integers_of(
+        "sparse_mla_decode q=bf16[9,2,48] indices=i32[9,8] kv_cache=bf16[4,16,48] out=bf16[9,2,32] "
+        "lengths=whole",
+        "indices");
+    for (int i = 0; i < 72; i++) cr_expect(v[i] >= 0 && v[i] < 64);
 }
 
 Test(case_language, numbers_read_back) {

@@ -86,6 +86,23 @@ Test(peer, tells_times_until_its_input_ends) {
     hm_call_free(call);
 }
 
+Test(peer, tells_what_a_large_product_takes) {
+    hm_call *call = call_of(plain);
+    char why[256] = "";
+    double bf16 = 0, fp8 = 0;
+    hm_peer *p = open_script(
+        "while read -r word what; do case $word$what in productbf16) echo 1400;; productfp8) echo "
+        "declined there is none;; *) echo ready a script;; esac; done",
+        call, why, sizeof why);
+    cr_assert(p, "%s", why);
+    cr_expect(hm_peer_product(p, false, &bf16, why, sizeof why), "%s", why);
+    cr_expect_float_eq(bf16, 1400e-6, 1e-12);
+    cr_expect_not(hm_peer_product(p, true, &fp8, why, sizeof why));
+    cr_expect_not(hm_peer_gone(p));
+    hm_peer_close(p);
+    hm_call_free(call);
+}
+
 Test(peer, may_decline_or_fail) {
     static const struct {
         const char *script, *why;

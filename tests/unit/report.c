@@ -92,6 +92,20 @@ Test(report, exit_codes_and_their_precedence) {
     }
 }
 
+/* Of a judge that was asked for a sample; no command does that for a report. */
+Test(report, a_sample_of_rows_certifies_nothing) {
+    hm_report *r = hm_report_new(&impl, "case", 1, NULL);
+    hm_verdict v = verdict(HM_PASS, HM_WIDE);
+    v.rows = 10, v.rows_judged = 9;
+    hm_report_add(r, hm_op_named("rms_norm"), plain, 0xabc, &v, "hallmark certify --case '...'");
+    cr_expect(hm_report_total(r, HM_PASS) == 0 && hm_report_total(r, HM_SKIPPED) == 1);
+    cr_expect_eq(hm_report_exit(r, false), 3);
+    v.outcome = HM_FAIL;
+    hm_report_add(r, hm_op_named("rms_norm"), plain, 0xabc, &v, "hallmark certify --case '...'");
+    cr_expect_eq(hm_report_exit(r, false), 1);
+    hm_report_free(r);
+}
+
 Test(report, an_op_that_is_not_provided_is_named_and_is_no_pass) {
     hm_report *r = hm_report_new(&impl, "quick", 1, NULL);
     cr_expect_str_eq(hm_report_missing(r), "none");
