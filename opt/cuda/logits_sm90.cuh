@@ -500,7 +500,8 @@ __device__ __forceinline__ void score_segment(const logits_params &p, paged_shar
         for (int token = 0; token < (USUAL ? 1 : tokens); token++) {
             float d[32], w[2][4], sum[2] = {0.0f, 0.0f};
             products_begin_at<FP8, 1>(d, a, queries + token * (kind<FP8>::QUERY_BYTES / 16));
-            /* Not before a product has the keys: an arrival right behind their loads let the next tile into this one. */
+            /* Not before a product has the keys: an arrival right behind their loads let the next tile into this
+             * one. */
             if (USUAL || token == 0) {
                 __syncwarp();
                 if (lead) barrier_arrive(empty);
