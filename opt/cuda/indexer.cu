@@ -163,7 +163,9 @@ __global__ void __launch_bounds__(THREADS) write_keys(const __grid_constant__ ke
 /* Queries of T, for the kernels of logits. */
 template <typename T>
 struct rotated_queries {
+    enum { PLAIN = 0 };
     using params = query_params;
+    static void set_end(params &q, int64_t end) { q.p.end = end; }
     static __device__ __forceinline__ const hm::logits_params &of(const params &q) { return q.p; }
     static __device__ __forceinline__ bool known(const params &q, int64_t row) {
         const int64_t position = q.r.positions[row * q.r.position_step];

@@ -49,10 +49,12 @@ struct logits_params {
 };
 
 /* How many keys token j of a request sees; -1: more than there can be. */
-__device__ __forceinline__ int64_t paged_end(const logits_params &p, int64_t request, int64_t j) {
-    const int64_t length = p.ends[request * p.end_step + j * p.end_token];
+__device__ __forceinline__ int64_t end_of(const logits_params &p, int32_t length, int64_t j) {
     const int64_t end = p.length_each ? length : length - p.next_n.d + j + 1;
     return end > p.width || end > p.most_keys ? -1 : end < 0 ? 0 : end;
+}
+__device__ __forceinline__ int64_t paged_end(const logits_params &p, int64_t request, int64_t j) {
+    return end_of(p, p.ends[request * p.end_step + j * p.end_token], j);
 }
 
 /* The columns [first, end) of a row that have a key; column + shift is the key. False: they are out of range, and the

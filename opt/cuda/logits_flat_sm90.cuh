@@ -464,7 +464,7 @@ static hm_status launch_flat(const char *op, logits_params p, void *stream) {
     const auto fits = [](int64_t step) { return step < 1 << 29 && step > -(1 << 29); };
     const bool small =
         few(p.row_count) && few(p.width) && p.keys < INT32_MAX - F::TILE && fits(p.logits_step) && fits(p.scale_step);
-    if (!small || p.heads > HEADS || p.dim != DIM || p.keys == 0 || !special<score_rows<FP8>>(F::BYTES))
+    if (!small || p.heads > HEADS || p.dim != DIM || p.keys == 0 || !has_90a<score_rows<FP8>>(F::BYTES))
         return launch(op, score_any<false, plain_queries>, p.end, dim3(ANY_THREADS), 0, stream, p);
     return launch(op, score_rows<FP8>, (int64_t)hm_cuda_processors(), dim3(F::THREADS), F::BYTES, stream, p);
 }
