@@ -1,5 +1,5 @@
-/* mla_prefill: mla.cuh with keys that lie side by side, mla_sm90.cuh on Hopper. */
-#include "mla_sm90.cuh"
+/* mla_prefill: mla.cuh with keys that lie side by side, mla_pair_sm90.cuh on Hopper. */
+#include "mla_pair_sm90.cuh"
 
 static const char op[] = "mla_prefill";
 
@@ -11,6 +11,6 @@ extern "C" hm_status hm_mla_prefill_cuda(const hm_mla_prefill_args *args) {
     if ((s = hm_cuda_ready(op)) || c.tokens == 0 || c.heads == 0) return s;
     const hm::mla::params p = hm::mla::params_of(c);
     if (c.q.dtype == HM_F16) return hm::mla::run_any<hm::f16, false>(op, p, c.flat.stream);
-    return hm::mla::sm90::can<false, false>(p) ? hm::mla::sm90::run<false, false>(op, p, c.flat.stream)
-                                               : hm::mla::run_any<hm::bf16, false>(op, p, c.flat.stream);
+    return hm::mla::pair90::can<false>(p) ? hm::mla::pair90::run<false>(op, p, c.flat.stream)
+                                          : hm::mla::run_any<hm::bf16, false>(op, p, c.flat.stream);
 }

@@ -1,5 +1,6 @@
-/* sparse_mla_decode: mla.cuh with keys that indices name; on Hopper mla_sm90.cuh, and mla_fp8_sm90.cuh for codes. */
+/* sparse_mla_decode: mla.cuh with keys that indices name; on Hopper mla_pair_sm90.cuh, and mla_fp8_sm90.cuh for codes. */
 #include "mla_fp8_sm90.cuh"
+#include "mla_pair_sm90.cuh"
 
 static const char op[] = "sparse_mla_decode";
 
@@ -15,6 +16,6 @@ extern "C" hm_status hm_sparse_mla_decode_cuda(const hm_sparse_mla_decode_args *
         return hm::mla::fp8::can(p) ? hm::mla::fp8::run(op, p, stream)
                                     : hm::mla::run_any<hm::mla::fp8_ds, true>(op, p, stream);
     if (c.q.dtype == HM_F16) return hm::mla::run_any<hm::f16, true>(op, p, stream);
-    return hm::mla::sm90::can<false, true>(p) ? hm::mla::sm90::run<false, true>(op, p, stream)
-                                              : hm::mla::run_any<hm::bf16, true>(op, p, stream);
+    return hm::mla::pair90::can<true>(p) ? hm::mla::pair90::run<true>(op, p, stream)
+                                         : hm::mla::run_any<hm::bf16, true>(op, p, stream);
 }
