@@ -16,21 +16,22 @@ namespace hm {
 namespace mla {
 namespace fp8 {
 
+using sm90::BLOCK_HEADS;
+using sm90::FEW;
+using sm90::PANEL;
+using sm90::TILE;
+using sm90::VALUES;
+using sm90::WIDTH;
+
 enum {
     GROUP = 128, /* threads of a warpgroup */
     ADDERS = 2 * GROUP,
-    BLOCK_HEADS = 64,
-    TILE = 64, /* keys */
-    WIDTH = 576,
-    VALUES = 512,
-    PANEL = TILE * 128, /* bytes of 64 elements of a tile's keys or of the queries, in the 128-byte swizzle */
     TILE_BYTES = WIDTH / 64 * PANEL,
     ROPE = VALUES / 64 * PANEL,
     K_AT = 0,
     Q_AT = 2 * TILE_BYTES,
     LOW_AT = Q_AT + TILE_BYTES, /* the second parts of weights */
-    GROUPS = 4,                 /* of 128 columns, with a scale each */
-    FEW = 32
+    GROUPS = 4                  /* of 128 columns, with a scale each */
 };
 
 /* Weights in two parts take more registers of those that add. */
@@ -65,6 +66,7 @@ using sm90::copy16;
 using sm90::gather8;
 using sm90::OPERAND;
 using sm90::operand_at;
+using sm90::place_of;
 using sm90::store16;
 using sm90::store4;
 using sm90::wgmma_begin;
@@ -76,6 +78,30 @@ __device__ __forceinline__ void wgmma_wait(float (&r)[N]) {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(r[i])::"memory");
+}
+
+#define HM_MLA_CODES_64                                                                \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}"
+/* o += a b: 64 x 128, 16 keys deep */
+template <int HOW>
+__device__ __forceinline__ void add_values(float (&o)[64], uint32_t a, uint32_t b) {
+    asm volatile(
+        "{\n.reg .b64 a, b;\nmov.b64 a, {%64, %66};\nmov.b64 b, {%65, %66};\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " HM_MLA_CODES_64 ", a, b, 1, 1, 1, 0, 1;\n}"
+        : HM_MLA_F32(o, 0), HM_MLA_F32(o, 32)
+        : "r"(a), "r"(b), "n"(HOW));
+}
+
+__device__ __forceinline__ void scale_rows(float (&o)[2][64], float a, float b) {
+    if (!__any_sync(~0u, a != 1.0f || b != 1.0f)) return;
+#pragma unroll
+    for (int i = 0; i < 128; i += 4) {
+        float *const v = o[i / 64] + i % 64;
+        v[0] = __fmul_rn(v[0], a), v[1] = __fmul_rn(v[1], a), v[2] = __fmul_rn(v[2], b), v[3] = __fmul_rn(v[3], b);
+    }
 }
 
 #define HM_MLA_CODES_32                                                       \
@@ -108,11 +134,6 @@ __device__ __forceinline__ void add_values(float (&o)[2][64], uint32_t a, uint32
         "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 " HM_MLA_CODES_128 ", a, b, 1, 1, 1, 0, 1;\n}"
         : HM_MLA_F32(o[0], 0), HM_MLA_F32(o[0], 32), HM_MLA_F32(o[1], 0), HM_MLA_F32(o[1], 32)
         : "r"(a), "r"(b), "n"(HOW));
-}
-
-/* Where 16 bytes c of a row lie. */
-__device__ __forceinline__ uint32_t place_of(int row, int c) {
-    return (uint32_t)(c / 8 * PANEL + row * 128 + ((c % 8 ^ row % 8) << 4));
 }
 
 /* ---- the warpgroups that decode ---------------------------------------------------------------------------------- */
@@ -385,8 +406,7 @@ __device__ __forceinline__ void add_tile(float (&o)[2][64], uint32_t a, uint32_t
             add_values<OPERAND>(o, a + k * 32 / 16, b + k * 2048 / 16);
         } else {
 #pragma unroll
-            for (int n = 0; n < 2; n++)
-                sm90::add_values<OPERAND>(o[n], a + k * 32 / 16, b + (n * 2 * PANEL + k * 2048) / 16);
+            for (int n = 0; n < 2; n++) add_values<OPERAND>(o[n], a + k * 32 / 16, b + (n * 2 * PANEL + k * 2048) / 16);
         }
     }
 }
@@ -438,7 +458,7 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
                 fell[k] = fall(top[k], now);
                 top[k] = now, sum[k] = __fmul_rn(sum[k], fell[k]);
             }
-            sm90::scale_rows(o, fell[0], fell[1]);
+            scale_rows(o, fell[0], fell[1]);
             wgmma_begin(o[0]);
             wgmma_begin(o[1]);
             const uint32_t b = again(operand_at(others + w * 4 * PANEL, PANEL));
@@ -509,7 +529,7 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
         }
         fence_for_async();
         barrier_arrive(&x.weighed[w]);
-        sm90::scale_rows(o, fell[0], fell[1]);
+        scale_rows(o, fell[0], fell[1]);
         barrier_wait(&x.weighed[w], parity);
         wgmma_begin(o[0]);
         wgmma_begin(o[1]);
@@ -636,31 +656,14 @@ static hm_status run_mode(const char *op, params p, void *stream) {
     return HM_OK;
 }
 
-/* Can the call be done here? What decides is the call's shape and the device alone. What was compiled for another
- * device has no static shared memory. */
-static bool can(const params &p) {
-    static signed char known[64];
-    int device = 0;
-    cudaFuncAttributes attributes = {};
-    if (p.value_width > VALUES) return false;
-    if (cudaGetDevice(&device) != cudaSuccess || device < 0 || device >= 64) return false;
-    signed char k = __atomic_load_n(&known[device], __ATOMIC_RELAXED);
-    if (k) return k > 0;
-    bool good = true;
-    auto set = [&](const void *kernel, bool parts) {
-        good = good && cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.sharedSizeBytes > 0 &&
-               cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic_bytes(parts)) ==
-                   cudaSuccess;
-    };
-    set((const void *)attend_codes<false, false, false>, false),
-        set((const void *)attend_codes<true, false, false>, true);
-    set((const void *)attend_codes<false, true, false>, false),
-        set((const void *)attend_codes<true, true, false>, true);
-    set((const void *)attend_codes<false, true, true>, false), set((const void *)attend_codes<true, true, true>, true);
-    if (!good) cudaGetLastError();
-    __atomic_store_n(&known[device], (signed char)(good ? 1 : -1), __ATOMIC_RELAXED);
-    return good;
+/* Can the call be done here? What decides is the call's shape and the device alone. */
+template <bool PARTS>
+static bool can_parts() {
+    const size_t shared = (size_t)dynamic_bytes(PARTS);
+    return has_90a<attend_codes<PARTS, false, false>>(shared) && has_90a<attend_codes<PARTS, true, false>>(shared) &&
+           has_90a<attend_codes<PARTS, true, true>>(shared);
 }
+static bool can(const params &p) { return p.value_width <= VALUES && can_parts<false>() && can_parts<true>(); }
 
 template <bool PARTS>
 static hm_status run_parts(const char *op, const params &p, void *stream) {

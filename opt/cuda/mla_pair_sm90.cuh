@@ -27,14 +27,14 @@ namespace pair90 {
 
 using sm90::BLOCK_HEADS;
 using sm90::FEW;
+using sm90::PANEL;
+using sm90::TILE;
 using sm90::VALUES;
 using sm90::WIDTH;
 
 enum {
     GROUP = 128, /* threads of each kind */
     BLOCK = 3 * GROUP,
-    TILE = 64,          /* keys */
-    PANEL = TILE * 128, /* bytes of 64 elements of a tile's keys, in the 128-byte swizzle; or of queries or weights */
     PANELS = WIDTH / 64,
     HALF = 4, /* panels of values of each of the two, and of the first piece of a tile */
     K_AT = 0,
@@ -200,7 +200,7 @@ __device__ __forceinline__ void produce(const params &p, shared_state &x, uint32
     for (int tile = 0; tile < tiles; tile++) {
         const int b = tile % 2;
         const uint32_t parity = (uint32_t)(tile / 2 & 1) ^ 1;
-        const uint32_t to = base + K_AT + b * PANELS * PANEL + place_of(row, c, PANEL);
+        const uint32_t to = base + K_AT + b * PANELS * PANEL + place_of(row, c);
         const int64_t at = place >= n ? (int64_t)NO_KEY : PAGED ? slot_at(p, slot) : (start + place) * p.entry_stride;
         place += TILE;
         if (PAGED && place < n) indices += TILE * p.index_step, slot = *indices; /* waited for with the next tile */
@@ -266,7 +266,7 @@ __device__ __forceinline__ void load_queries(const params &p, shared_state &x, u
         const int row = i / PIECES, c = i % PIECES, d = c * 8;
         const bool there = head + row < p.heads && d < p.width;
         const char *from = q + (there ? (head + row) * p.q_head : 0);
-        const uint32_t at = to + place_of(row, c, PANEL);
+        const uint32_t at = to + place_of(row, c);
         if (p.aligned) {
             copy16(at, from + (there ? d * 2 : 0), there);
         } else {
@@ -546,23 +546,6 @@ __global__ void __launch_bounds__(BLOCK, 1) attend(const __grid_constant__ param
 
 /* ---- the host's side --------------------------------------------------------------------------------------------- */
 
-/* May the kernel run on the current device? What was compiled for another has no static shared memory. */
-template <bool PAGED, bool PARTS>
-static bool there() {
-    static signed char known[64];
-    int device = 0;
-    cudaFuncAttributes attributes = {};
-    if (cudaGetDevice(&device) != cudaSuccess || device < 0 || device >= 64) return false;
-    signed char k = __atomic_load_n(&known[device], __ATOMIC_RELAXED);
-    if (k) return k > 0;
-    const void *kernel = (const void *)attend<PAGED, PARTS>;
-    const bool good = cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.sharedSizeBytes > 0 &&
-                      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, DYNAMIC) == cudaSuccess;
-    if (!good) cudaGetLastError();
-    __atomic_store_n(&known[device], (signed char)(good ? 1 : -1), __ATOMIC_RELAXED);
-    return good;
-}
-
 template <bool PAGED, bool PARTS>
 static hm_status run_mode(const char *op, params p, void *stream) {
     p.groups = divider_of((p.heads - 1) / BLOCK_HEADS + 1);
@@ -573,7 +556,8 @@ static hm_status run_mode(const char *op, params p, void *stream) {
 /* Can the call be done here? What decides is the call's shape and the device alone. */
 template <bool PAGED>
 static bool can(const params &p) {
-    return p.width <= WIDTH && p.value_width <= VALUES && there<PAGED, false>() && there<PAGED, true>();
+    return p.width <= WIDTH && p.value_width <= VALUES && has_90a<attend<PAGED, false>>(DYNAMIC) &&
+           has_90a<attend<PAGED, true>>(DYNAMIC);
 }
 
 template <bool PAGED>
