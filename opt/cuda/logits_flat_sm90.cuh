@@ -402,8 +402,9 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
         }
         constexpr bool AHEAD = FP8; /* are there registers for the keys of two products? */
         uint32_t a[AHEAD ? 2 : 1][kind<FP8>::REGISTERS];
-        float sum[P][2], scale_before = 0.0f;
-        int key = tile * F::TILE + mine, length_before = 0;
+        float sum[P][2], scale = 0.0f;
+        int key = tile * F::TILE + mine;
+        bool before = false; /* is there a tile before this one? */
         const auto load_keys = [&](int h) {
             const uint32_t at = from + stage * F::STAGE + h * (64 * DIM);
             uint32_t word[16];
@@ -416,11 +417,11 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
             else if (!FP8) widen_pieces<false>(a[0], word);
         };
         /* Of four sums, of two keys for two tokens, the thread completes one. */
-        const auto finish = [&](int key, int count) {
+        const auto finish = [&](int key) {
             const float x = share_pair(sum[0], odd), y = share_pair(sum[1], odd);
             const float v = __fadd_rn(upper ? y : x, __shfl_xor_sync(~0u, upper ? x : y, 2));
-            if ((uint32_t)(key - low) < (uint32_t)count)
-                *(float *)((char *)out + (int64_t)key * out_step) = __fmul_rn(v, scale_before);
+            if ((uint32_t)(key - low) < (uint32_t)length)
+                *(float *)((char *)out + (int64_t)key * out_step) = __fmul_rn(v, scale);
         };
         if (AHEAD) wait_at(full + stage * 8, parity), load_keys(0);
 #pragma unroll 1
@@ -434,26 +435,28 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
                     if (h == 1) release_stage();
                 }
                 products_begin_at<FP8, P>(d, a[AHEAD ? h : 0], tile_of);
-                /* While it multiplies: the sums before it, and the keys behind it. */
-                if (h == 0) finish(key + 64 - F::TILE, length_before);
-                else finish(key, length);
+                /* While it multiplies: the next keys, and the sums before it. These come behind a branch or a loop, since
+                 * else the compiler has the product wait for them. */
+                if (AHEAD && h == 1 && count > 1) {
+                    wait_at(full + stage * 8, parity);
+                    load_keys(0);
+                }
+                if (h == 1) finish(key);
+                else if (before) finish(key + 64 - F::TILE);
                 if ((uint32_t)(key + 64 * h - low) < (uint32_t)length)
-                    scale_before = *(const float *)((const char *)p.k_scale + (int64_t)(key + 64 * h) * scale_step);
+                    scale = *(const float *)((const char *)p.k_scale + (int64_t)(key + 64 * h) * scale_step);
                 if (AHEAD && h == 0) {
                     load_keys(1);
                     release_stage();
-                } else if (AHEAD && count > 1) {
-                    wait_at(full + stage * 8, parity);
-                    load_keys(0);
                 }
                 products_wait<P>(d);
 #pragma unroll
                 for (int i = 0; i < P; i++) sum_heads(d + 32 * i, w[i], sum[i]);
             }
-            key += F::TILE, length_before = length;
+            key += F::TILE, before = true;
             if (--count == 0) break;
         }
-        finish(key + 64 - F::TILE, length_before);
+        finish(key + 64 - F::TILE);
     });
 #endif
 }
