@@ -5,17 +5,7 @@
  * two score every second tile each, and each adds up half of the columns of the values of all tiles: of its own with
  * the weights in its registers, of the other's with what that left in shared memory. While one takes exponentials, the
  * other multiplies. Tiles are added in their order, so nothing depends on who comes first, nor on other tokens; places
- * without a key add zeros.
- *
- * Scores are multiplied by scale log2(e), which was rounded once: 2^-24 |s|, as the class has. The maximum of mla.cuh
- * is an integer, and is subtracted with one rounding: 2^-24 (|s - m| + ln 2), of which the class has 3 |s - m|.
- *
- * HM_P_F32: a weight is the sum of two bf16, within 2^-18. For each weight the class has (1 + 2^-22)^(R + 7) (1 +
- * 2^-24)^(R + 4) - 1 with R = ceil(n / 16), and 2 (1 + ln n) 2^-22 for merging, of which nothing is needed here (the
- * two sums of weights are of one size when they are added): with n >= 17 keys more than 18 * 2^-22. The parts take 16,
- * the exponential 1, its argument 1/4 (see above), and a maximum that rises nothing (mla.cuh). With fewer than FEW
- * keys the block does as attend_any does. A product of parts has fewer bits than that of a weight, and there are as
- * many accumulations of 16 as the class has of 8. */
+ * without a key add zeros. For HM_P_F32 see mla_sm90.cuh. */
 #ifndef HM_CUDA_MLA_PAIR_SM90_CUH
 #define HM_CUDA_MLA_PAIR_SM90_CUH
 
@@ -319,54 +309,42 @@ __device__ __forceinline__ void scale_rows(float (&o)[128], float a, float b) {
     }
 }
 
-/* Four times 8 x 8 elements: lane l has where row l % 8 of the (l / 8)-th goes. */
-__device__ __forceinline__ void store_matrices(uint32_t to, const uint32_t *v) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v[0]), "r"(v[1]),
-                 "r"(v[2]), "r"(v[3])
-                 : "memory");
-}
-
-/* Scores, to be multiplied by `scale` > 0 and then in units of ln 2, to weights. */
+/* Scores to weights. */
 template <bool PARTS>
-__device__ __forceinline__ void weigh(float scale, bool negative, float (&top)[2], float (&fell)[2], float (&s)[32],
-                                      const uint32_t *mask, int t, uint32_t (&high)[16], uint32_t (&low)[16]) {
-    if (negative) {
+__device__ __forceinline__ void weigh(const params &p, float (&top)[2], float (&sum)[2], float (&fell)[2],
+                                      float (&s)[32], const uint32_t *mask, int t, uint32_t (&high)[16],
+                                      uint32_t (&low)[16]) {
 #pragma unroll
-        for (int i = 0; i < 32; i++) s[i] = -s[i];
-    }
+    for (int i = 0; i < 32; i++) s[i] = __fmul_rn(s[i], p.scale);
     if ((mask[0] & mask[1] & mask[2] & mask[3]) != (1u << 4 * ROWS) - 1) {
         const uint32_t mine[2] = {mask[t / 2] >> (t % 2 * 2), mask[2 + t / 2] >> (t % 2 * 2)};
 #pragma unroll
         for (int i = 0; i < 32; i++)
             if (!(mine[i / 4 % 2] >> (i / 8 * 4 + i % 2) & 1)) s[i] = -INFINITY;
     }
-    float most[2] = {-INFINITY, -INFINITY}, minus[2];
+    float most[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (int i = 0; i < 32; i++) most[i / 2 % 2] = fmaxf(most[i / 2 % 2], s[i]);
 #pragma unroll
     for (int k = 0; k < 2; k++) {
         most[k] = fmaxf(most[k], __shfl_xor_sync(~0u, most[k], 1));
         most[k] = fmaxf(most[k], __shfl_xor_sync(~0u, most[k], 2));
-        const float now = fmaxf(top[k], ceilf(__fmul_rn(most[k], scale)));
+        const float now = fmaxf(top[k], top_of(most[k]));
         fell[k] = top[k] == now ? 1.0f : fall(top[k], now);
-        top[k] = now, minus[k] = now == -INFINITY ? 0.0f : -now;
+        top[k] = now, sum[k] = __fmul_rn(sum[k], fell[k]);
     }
 #pragma unroll
     for (int i = 0; i < 16; i++) {
-        s[2 * i] = exp2_of(__fmaf_rn(s[2 * i], scale, minus[i % 2]));
-        s[2 * i + 1] = exp2_of(__fmaf_rn(s[2 * i + 1], scale, minus[i % 2]));
-        pair<bf16>::set(&high[i], s[2 * i], s[2 * i + 1]);
+        const int k = i % 2;
+        const float a = weight_of(s[2 * i], top[k]), b = weight_of(s[2 * i + 1], top[k]);
+        sum[k] = __fadd_rn(sum[k], __fadd_rn(a, b));
+        pair<bf16>::set(&high[i], a, b);
         if (PARTS) {
-            float a, b;
-            pair<bf16>::get(&high[i], &a, &b);
-            pair<bf16>::set(&low[i], __fsub_rn(s[2 * i], a), __fsub_rn(s[2 * i + 1], b));
+            float ah, bh;
+            pair<bf16>::get(&high[i], &ah, &bh);
+            pair<bf16>::set(&low[i], __fsub_rn(a, ah), __fsub_rn(b, bh));
         }
     }
-}
-__device__ __forceinline__ void add_weights(float (&sum)[2], const float (&fell)[2], const float (&s)[32]) {
-    sum[0] = __fmul_rn(sum[0], fell[0]), sum[1] = __fmul_rn(sum[1], fell[1]);
-#pragma unroll
-    for (int i = 0; i < 16; i++) sum[i % 2] = __fadd_rn(sum[i % 2], __fadd_rn(s[2 * i], s[2 * i + 1]));
 }
 
 template <bool PARTS>
@@ -375,17 +353,12 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
     const int warp = (int)threadIdx.x % GROUP / 32, lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int row = warp * 16 + g, other = self ^ 1; /* and row + 8 */
     const uint32_t keys = base + K_AT + self * PANELS * PANEL, values = self * HALF * PANEL;
-    const float scale =
-        fmaxf(fabsf((float)(p.scale * 1.4426950408889634)), 0x1p-149f); /* not 0, for places without keys */
     const uint32_t weights = base + Q_AT + (PARTS ? PANELS - 1 : (int)PANELS) * PANEL;
-    const uint32_t mine_at = weights + (warp * 16 + lane % 16) * 128 + ((lane / 16 ^ lane % 8) << 4);
-    float o[128], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
-    uint32_t held[16];
+    float o[128], s[32], fell[2], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+    uint32_t held[16], high[16], low[16];
     load_queries<PARTS>(p, x, base + Q_AT, weights, token, head, held);
 #pragma unroll
     for (int i = 0; i < 128; i++) o[i] = 0.0f;
-    float s[32], fell[2];
-    uint32_t high[16], low[16];
     /* The other's tile before this one, with its weights; before the first, zeros are added. */
     const auto begin_other = [&](int tile) {
         barrier_wait(&x.weighed[other], (uint32_t)((tile - 1) >> 1) & 1);
@@ -395,7 +368,7 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
             fell[k] = top[k] == now ? 1.0f : fall(top[k], now);
             top[k] = now, sum[k] = __fmul_rn(sum[k], fell[k]);
         }
-        /* All four warps or none: the compiler waits for products there, and a wait is a matter of all. */
+        /* All four warps or none, since the compiler waits for products there, which is a matter of all. */
         const uint32_t *const rose = x.rose[other];
         if (__any_sync(~0u, rose[0] | rose[1] | rose[2] | rose[3])) scale_rows(o, fell[0], fell[1]);
         const uint32_t w = again(operand_at(weights));
@@ -431,12 +404,12 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
         wgmma_wait_but<1>(o);
         if (tile > 0 && lane == 0) barrier_arrive(&x.empty[other][1]);
         wgmma_wait_but<0>(s);
-        weigh<PARTS>(scale, p.scale < 0.0f, top, fell, s, x.mask[self], t, high, low);
-        if (PARTS) add_weights(sum, fell, s);
+        weigh<PARTS>(p, top, sum, fell, s, x.mask[self], t, high, low);
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            store_matrices(mine_at ^ k << 5, high + 4 * k);
-            if (PARTS) store_matrices((mine_at ^ k << 5) + PANEL, low + 4 * k);
+        for (int i = 0; i < 16; i++) {
+            const uint32_t at = weights + (row + i % 2 * 8) * 128 + ((i / 2 ^ g) << 4) + 4 * t;
+            store4(at, high[i]);
+            if (PARTS) store4(at + PANEL, low[i]);
         }
         const bool rose = __any_sync(~0u, fell[0] != 1.0f || fell[1] != 1.0f);
         if (lane == 0) x.rose[self][warp] = rose;
@@ -450,7 +423,6 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
         for (int k = 0; k < (PARTS ? 2 : 1) * TILE / 16; k++)
             add_values(o, (k < 4 ? high : low) + k % 4 * 4, v + k % 4 * 2048 / 16);
         wgmma_commit();
-        if (!PARTS) add_weights(sum, fell, s); /* meanwhile */
         wgmma_wait_but<0>(o);
         if (lane == 0) barrier_arrive(&x.empty[self][0]);
     }
@@ -535,10 +507,10 @@ __global__ void __launch_bounds__(BLOCK, 1) attend(const __grid_constant__ param
     __syncthreads();
     const int tiles = (int)((n + TILE - 1) / TILE);
     if (tid < 2 * GROUP) {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
         attend_half<PARTS>(p, x, base, tid / GROUP, token, head, tiles);
     } else {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
         produce<PAGED>(p, x, base, tid - 2 * GROUP, token, start, n, tiles);
     }
 #endif
