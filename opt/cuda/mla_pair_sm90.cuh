@@ -28,8 +28,8 @@ enum {
     PANELS = WIDTH / 64,
     HALF = 4, /* panels of values of each of the two, and of the first piece of a tile */
     K_AT = 0,
-    Q_AT = 2 * PANELS * PANEL,
-    DYNAMIC = Q_AT + (PANELS + 1) * PANEL + 1024
+    P_AT = 2 * PANELS * PANEL, /* weights; behind them the queries, of which the last panel may be in registers */
+    DYNAMIC = P_AT + (PANELS + 1) * PANEL + 1024
 };
 
 struct shared_state {
@@ -353,10 +353,10 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
     const int warp = (int)threadIdx.x % GROUP / 32, lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int row = warp * 16 + g, other = self ^ 1; /* and row + 8 */
     const uint32_t keys = base + K_AT + self * PANELS * PANEL, values = self * HALF * PANEL;
-    const uint32_t weights = base + Q_AT + (PARTS ? PANELS - 1 : (int)PANELS) * PANEL;
+    const uint32_t weights = base + P_AT, queries = weights + (PARTS ? 2 : 1) * PANEL;
     float o[128], s[32], fell[2], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
     uint32_t held[16], high[16], low[16];
-    load_queries<PARTS>(p, x, base + Q_AT, weights, token, head, held);
+    load_queries<PARTS>(p, x, queries, weights, token, head, held);
 #pragma unroll
     for (int i = 0; i < 128; i++) o[i] = 0.0f;
     /* The other's tile before this one, with its weights; before the first, zeros are added. */
@@ -384,7 +384,7 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
 #pragma unroll 1
     for (; tile < tiles; tile += 2) {
         const uint32_t parity = (uint32_t)(tile / 2) & 1;
-        const uint32_t a = again(operand_at(base + Q_AT)), b = again(operand_at(keys));
+        const uint32_t a = again(operand_at(queries)), b = again(operand_at(keys));
         const uint32_t mine = values / 16, others = other * HALF * PANEL / 16;
 #pragma unroll
         for (int i = 0; i < 32; i++) s[i] = 0.0f;
