@@ -3,11 +3,12 @@
 # --impl cuda, the worker's process included. Prints what ran and what was found; exit 1 if anything was. A host may lack the
 # tool, or not allow it: that is tried first, for each of the four, and said. Exit 77 if none can run, or without a device.
 # PLUGINS: the folder of the CUDA plug-ins; two that are wrong have to be found out first.
-# SHARDS processes a tool at a time (default: a quarter of the cores); SUITE: another suite than smoke.
+# A process an op and tool, JOBS at a time (default 5: some cases take tens of gigabytes of the device); SUITE: another suite
+# than smoke.
 set -u
 hallmark=$1 plugins=${2:-} suite=${SUITE:-smoke} bad=0 ran=0
 PATH=$PATH:/usr/local/cuda/bin
-cores=$(nproc) shards=${SHARDS:-$(((cores + 3) / 4))}
+jobs=${JOBS:-5}
 logs=$(mktemp -d) && trap 'rm -rf "$logs"' EXIT
 one='rms_norm x=f32[5,1000] weight=none'
 
@@ -49,30 +50,34 @@ if [ -n "$plugins" ]; then
     DEVICE_FAULT=NO_BARRIER must_find racecheck device_faults 'rms_norm x=bf16[5,1000] weight=none'
 fi
 
+run_one() { # TOOL IMPL OP
+    local log=$logs/$1.$2.$3 start=$SECONDS
+    sanitize "$1" "$log" --impl "$2" --op "$3" --suite "$suite"
+    echo "$? $((SECONDS - start))" >"$log.end"
+    printf '%-9s %-8s %-31s %4d s  %s\n' "$1" "$2" "$3" $((SECONDS - start)) "$(summary "$log")" >&2
+}
+export hallmark suite logs && export -f run_one sanitize summary
+ops=$("$hallmark" list ops | sed -n 's/^\([a-z0-9_]*\)  (contract.*/\1/p')
 for tool in $tools; do
-    for ((i = 1; i <= shards; i++)); do
-        (
-            start=$(date +%s)
-            sanitize $tool "$logs/$tool.$i" --impl cuda --suite "$suite" --shard $i/$shards
-            echo "$? $(($(date +%s) - start))" >"$logs/$tool.$i.end"
-        ) &
-    done
-done
-wait
+    for op in $ops; do echo "$tool cuda $op"; done
+    for op in fp8_mqa_logits fp8_paged_mqa_logits; do echo "$tool cuda_fp8 $op"; done
+done >"$logs/list"
+xargs -P "$jobs" -L 1 bash -c 'run_one "$@"' run_one <"$logs/list"
+while read -r tool impl op; do
+    log=$logs/$tool.$impl.$op
+    read -r code seconds <"$log.end"
+    cases=$(sed -n 's/^\([0-9]*\) cases: .*/\1/p' "$log" | tail -n 1)
+    [ "${cases:-0}" -gt 0 ] || bad=1
+    ran=$((ran + ${cases:-0}))
+    echo "$tool ${cases:-0} $seconds" >>"$logs/sums"
+    if [ "$code" -ne 0 ] || ! clean "$log"; then
+        echo "$tool, --impl $impl --op $op: exit $code, $(summary "$log")"
+        grep -E '=====|^ *(FAIL|fail|repro|why)' "$log" | head -n 40
+        bad=1
+    fi
+done <"$logs/list"
 for tool in $tools; do
-    cases=0 longest=0 found=
-    for ((i = 1; i <= shards; i++)); do
-        read -r code seconds <"$logs/$tool.$i.end"
-        cases=$((cases + $(sed -n 's/^\([0-9]*\) cases: .*/\1/p' "$logs/$tool.$i" | tail -n 1 | grep . || echo 0)))
-        [ "$seconds" -gt $longest ] && longest=$seconds
-        if [ "$code" -ne 0 ] || ! clean "$logs/$tool.$i"; then
-            found="shard $i/$shards exited $code: $(summary "$logs/$tool.$i")"
-            grep -E '=====|^ *(FAIL|fail|repro|why)' "$logs/$tool.$i" | head -n 40
-        fi
-    done
-    echo "$tool: $cases cases of $suite in $longest s, $shards at a time: ${found:-0 findings}"
-    ran=$((ran + cases))
-    [ -z "$found" ] || bad=1
+    awk -v tool="$tool" '$1 == tool { cases += $2; seconds += $3 } END { printf "%s: %d cases, %d s of processes\n", tool, cases, seconds }' "$logs/sums"
 done
-[ $ran -gt 0 ] || bad=1
-exit $bad
+[ $bad -eq 0 ] && [ $ran -gt 0 ] && echo "$ran cases, nothing found"
+[ $bad -eq 0 ] && [ $ran -gt 0 ]
