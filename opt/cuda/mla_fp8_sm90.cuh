@@ -64,6 +64,7 @@ static constexpr int dynamic_bytes(bool parts) { return LOW_AT + (parts ? PANEL 
 using sm90::again;
 using sm90::copy16;
 using sm90::gather8;
+using sm90::multiply_keys;
 using sm90::OPERAND;
 using sm90::operand_at;
 using sm90::place_of;
@@ -71,26 +72,14 @@ using sm90::store16;
 using sm90::store4;
 using sm90::wgmma_begin;
 using sm90::wgmma_commit;
+using sm90::wgmma_wait;
 
-/* All but the last PENDING groups are done; r: what they wrote. */
-template <int PENDING, int N>
-__device__ __forceinline__ void wgmma_wait(float (&r)[N]) {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-#pragma unroll
-    for (int i = 0; i < N; i++) asm volatile("" : "+f"(r[i])::"memory");
-}
-
-#define HM_MLA_CODES_64                                                                \
-    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}"
 /* o += a b: 64 x 128, 16 keys deep */
 template <int HOW>
 __device__ __forceinline__ void add_values(float (&o)[64], uint32_t a, uint32_t b) {
     asm volatile(
         "{\n.reg .b64 a, b;\nmov.b64 a, {%64, %66};\nmov.b64 b, {%65, %66};\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " HM_MLA_CODES_64 ", a, b, 1, 1, 1, 0, 1;\n}"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " HM_MLA_64 ", a, b, 1, 1, 1, 0, 1;\n}"
         : HM_MLA_F32(o, 0), HM_MLA_F32(o, 32)
         : "r"(a), "r"(b), "n"(HOW));
 }
@@ -104,34 +93,12 @@ __device__ __forceinline__ void scale_rows(float (&o)[2][64], float a, float b) 
     }
 }
 
-#define HM_MLA_CODES_32                                                       \
-    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
-/* s += a b^T: 64 x 64, 16 elements deep */
-template <int HOW>
-__device__ __forceinline__ void multiply_keys(float (&s)[32], uint32_t a, uint32_t b) {
-    asm volatile(
-        "{\n.reg .b64 a, b;\nmov.b64 a, {%32, %34};\nmov.b64 b, {%33, %34};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " HM_MLA_CODES_32 ", a, b, 1, 1, 1, 0, 0;\n}"
-        : HM_MLA_F32(s, 0)
-        : "r"(a), "r"(b), "n"(HOW));
-}
-
-#define HM_MLA_CODES_128                                                                           \
-    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                      \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "             \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "             \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "             \
-    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
-    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
-    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}"
 /* o += a b: 64 x 256, 16 keys deep */
 template <int HOW>
 __device__ __forceinline__ void add_values(float (&o)[2][64], uint32_t a, uint32_t b) {
     asm volatile(
         "{\n.reg .b64 a, b;\nmov.b64 a, {%128, %130};\nmov.b64 b, {%129, %130};\n"
-        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 " HM_MLA_CODES_128 ", a, b, 1, 1, 1, 0, 1;\n}"
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 " HM_MLA_128 ", a, b, 1, 1, 1, 0, 1;\n}"
         : HM_MLA_F32(o[0], 0), HM_MLA_F32(o[0], 32), HM_MLA_F32(o[1], 0), HM_MLA_F32(o[1], 32)
         : "r"(a), "r"(b), "n"(HOW));
 }
@@ -299,17 +266,17 @@ __device__ __forceinline__ void decode(const params &p, shared_state &x, uint32_
         asm volatile("cp.async.wait_all;" ::: "memory");
         return finds ? bytes_to(p, *slot, gap) : (int64_t)NO_KEY;
     };
-    auto turn = [&]() { /* to the tile in at */
-                        next_mask = __ballot_sync(~0u, at >= 0);
-                        if (at == PAST_CACHE) store4(bad, 1);
+    /* To the tile in at. */
+    auto turn = [&]() {
+        next_mask = __ballot_sync(~0u, at >= 0);
+        if (at == PAST_CACHE) store4(bad, 1);
 #pragma unroll
-                        for (int j = 0; j < ROWS; j++) {
-                            const int64_t key = __shfl_sync(~0u, at, 4 * j + lane / 8);
-                            from[j] = key < 0 ? nullptr : p.kv + key;
-                            asm volatile(
-                                ""
-                                : "+l"(from[j])); /* sums with it are made when needed: kept, they fill the registers */
-                        }
+        for (int j = 0; j < ROWS; j++) {
+            const int64_t key = __shfl_sync(~0u, at, 4 * j + lane / 8);
+            from[j] = key < 0 ? nullptr : p.kv + key;
+            /* sums with it are made when needed: kept, they fill the registers */
+            asm volatile("" : "+l"(from[j]));
+        }
     };
     auto fetch_rope = [&]() {
 #pragma unroll
@@ -431,12 +398,13 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
     const int row = tid % GROUP / 32 * 16 + g; /* and row + 8 */
     const uint32_t keys = base + K_AT + w * TILE_BYTES, others = base + K_AT + (w ^ 1) * TILE_BYTES;
     const uint32_t other = SHARE ? cluster_rank() ^ 1 : 0;
-    auto release = [&](int buffer, int tile) { /* not at the end, where the other block may be gone */
-                                               barrier_arrive(&x.empty[buffer][w]);
-                                               if (SHARE && tile + 2 < tiles) {
-                                                   __syncwarp();
-                                                   if (lane == 0) barrier_arrive_at(&x.empty[buffer][w], other);
-                                               }
+    /* The other block is not told at the end, where it may be gone. */
+    auto release = [&](int buffer, int tile) {
+        barrier_arrive(&x.empty[buffer][w]);
+        if (SHARE && tile + 2 < tiles) {
+            __syncwarp();
+            if (lane == 0) barrier_arrive_at(&x.empty[buffer][w], other);
+        }
     };
     float o[2][64], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
 #pragma unroll
@@ -483,7 +451,7 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
                 wgmma_begin(s);
             }
             const int at = (i / 4 * PANEL + i % 4 * 32) / 16;
-            multiply_keys<OPERAND>(s, a + at, b + at);
+            multiply_keys(s, a + at, b + at);
         }
         wgmma_commit();
         if (tile > 0) {

@@ -45,34 +45,15 @@ struct shared_state {
 #if __CUDA_ARCH_FEAT_SM90_ALL
 
 using namespace sm90;
+using sm90::multiply_keys; /* beside the one below */
 
-#define HM_MLA_32                                                             \
-    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
-#define HM_MLA_128                                                                                 \
-    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                      \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "             \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "             \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "             \
-    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
-    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
-    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}"
-
-/* s += a b^T: 64 x 64, 16 elements deep; a from registers or from shared memory */
+/* s += a b^T, a from registers */
 __device__ __forceinline__ void multiply_keys(float (&s)[32], const uint32_t *a, uint32_t b) {
     asm volatile(
         "{\n.reg .b64 b;\nmov.b64 b, {%36, %37};\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " HM_MLA_32 ", {%32, %33, %34, %35}, b, 1, 1, 1, 0;\n}"
         : HM_MLA_F32(s, 0)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "n"((int)OPERAND));
-}
-__device__ __forceinline__ void multiply_keys(float (&s)[32], uint32_t a, uint32_t b) {
-    asm volatile(
-        "{\n.reg .b64 a, b;\nmov.b64 a, {%32, %34};\nmov.b64 b, {%33, %34};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " HM_MLA_32 ", a, b, 1, 1, 1, 0, 0;\n}"
-        : HM_MLA_F32(s, 0)
-        : "r"(a), "r"(b), "n"((int)OPERAND));
 }
 /* o += a b: 64 x 256, 16 keys deep */
 __device__ __forceinline__ void add_values(float (&o)[128], const uint32_t *a, uint32_t b) {
@@ -90,14 +71,6 @@ __device__ __forceinline__ void add_values(float (&o)[128], uint32_t a, uint32_t
         : HM_MLA_F32(o, 0), HM_MLA_F32(o, 32), HM_MLA_F32(o, 64), HM_MLA_F32(o, 96)
         : "r"(a), "r"(b), "n"((int)OPERAND));
 }
-/* All groups but the last LEFT are done; r: what they wrote. */
-template <int LEFT, int N>
-__device__ __forceinline__ void wgmma_wait_but(float (&r)[N]) {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
-#pragma unroll
-    for (int i = 0; i < N; i++) asm volatile("" : "+f"(r[i])::"memory");
-}
-
 /* ---- the producing warpgroup ------------------------------------------------------------------------------------- */
 
 enum { ROWS = TILE / (GROUP / 8) }; /* rows of each thread */
@@ -401,9 +374,9 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
         multiply_half(s, a + others, b + others);
         multiply_last<PARTS>(s, held, a, b);
         wgmma_commit();
-        wgmma_wait_but<1>(o);
+        wgmma_wait<1>(o);
         if (tile > 0 && lane == 0) barrier_arrive(&x.empty[other][1]);
-        wgmma_wait_but<0>(s);
+        wgmma_wait<0>(s);
         weigh<PARTS>(p, top, sum, fell, s, x.mask[self], t, high, low);
 #pragma unroll
         for (int i = 0; i < 16; i++) {
@@ -423,12 +396,12 @@ __device__ __forceinline__ void attend_half(const params &p, shared_state &x, ui
         for (int k = 0; k < (PARTS ? 2 : 1) * TILE / 16; k++)
             add_values(o, (k < 4 ? high : low) + k % 4 * 4, v + k % 4 * 2048 / 16);
         wgmma_commit();
-        wgmma_wait_but<0>(o);
+        wgmma_wait<0>(o);
         if (lane == 0) barrier_arrive(&x.empty[self][0]);
     }
     if (tile == tiles) {
         begin_other(tile);
-        wgmma_wait_but<0>(o);
+        wgmma_wait<0>(o);
     }
     /* Both have the same top now. */
 #pragma unroll
