@@ -5,8 +5,7 @@
 #include "../certify/call.h"
 
 /* Bytes that any implementation must move: each input element that the call reads once, each output element once; of a
- * cache or a table what lengths and indices name; of one
- * that is changed in part also what the call's run changed. */
+ * cache or a table what lengths and indices name; of one that is changed in part also what the call's run changed. */
 size_t hm_least_bytes(const hm_call *call);
 
 #endif
