@@ -322,11 +322,11 @@ static inline params params_of(const hm_attention_call &c) {
 }
 
 static inline hm_status launch_blocks(const char *op, void (*kernel)(params), params p, int threads, size_t shared,
-                                      void *stream) {
+                                      void *stream, int cluster = 1) {
     const int64_t most = INT32_MAX - 1; /* even: blocks may be in pairs */
     for (p.first = 0; p.first < p.blocks; p.first += most) {
         hm_status s = launch(op, kernel, p.blocks - p.first < most ? p.blocks - p.first : most, dim3((unsigned)threads),
-                             shared, stream, p);
+                             shared, stream, p, cluster);
         if (s) return s;
     }
     return HM_OK;

@@ -614,14 +614,8 @@ template <bool PARTS, bool ALIGNED, bool SHARE>
 static hm_status run_mode(const char *op, params p, void *stream) {
     p.groups = divider_of((p.heads - 1) / BLOCK_HEADS + 1);
     p.blocks = p.tokens * p.groups.d;
-    const int64_t most = INT32_MAX - 1; /* even */
-    for (p.first = 0; p.first < p.blocks; p.first += most) {
-        hm_status s =
-            launch(op, attend_codes<PARTS, ALIGNED, SHARE>, p.blocks - p.first < most ? p.blocks - p.first : most,
-                   dim3(threads<PARTS>::BLOCK), dynamic_bytes(PARTS), stream, p, SHARE ? 2 : 1);
-        if (s) return s;
-    }
-    return HM_OK;
+    return launch_blocks(op, attend_codes<PARTS, ALIGNED, SHARE>, p, threads<PARTS>::BLOCK,
+                         (size_t)dynamic_bytes(PARTS), stream, SHARE ? 2 : 1);
 }
 
 /* Can the call be done here? What decides is the call's shape and the device alone. */

@@ -13,11 +13,6 @@ __device__ __forceinline__ uint32_t cluster_rank() {
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
     return r;
 }
-__device__ __forceinline__ uint32_t cluster_size() {
-    uint32_t r;
-    asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(r));
-    return r;
-}
 /* All threads of the cluster, in whole warps; what they wrote to shared memory is visible to all. */
 __device__ __forceinline__ void cluster_sync() {
     __syncwarp();
