@@ -167,7 +167,7 @@ static hm_status judge_row(const output *o, int64_t row, hm_row *r, tally *t) {
 static void judge_output(const output *o, const hm_sample *sample, int threads, tally *total) {
     int64_t rows = sample->n, n = hm_row_length(o->out), chunk = sample->row ? 1 : 4;
     if (rows == 0 || n == 0) return;
-    if (threads > rows) threads = (int)rows;
+        /* Not fewer threads for fewer rows: OpenMP would end the others, with what MPFR keeps for each. */
 #pragma omp parallel num_threads(threads)
     {
         tally mine = no_tally;
