@@ -304,6 +304,7 @@ __device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared
     const bool works = piece < 64 / size && !(at_once && scales);
     const int offset_to = (scales ? STAGE_SCALES : 0) + piece * size * (scales ? 4 : DIM);
     const uint32_t bytes = size * (at_once ? DIM + 4 : scales ? 4 : DIM);
+    const uint64_t policy = read_once();
     const int count = s.count;
     int i = s.segment, tile = s.tile, stage = 0;
     uint32_t parity = 1;
@@ -348,7 +349,7 @@ __device__ __forceinline__ void bring_pages(const logits_params &p, paged_shared
                 if (lane == 0) barrier_expect(&s.full[stage], __popc(all >> (8 * now) & 15) * size * (DIM + 4));
                 __syncwarp();
                 if (there && mine == now)
-                    copy_bytes(stages + stage * STAGE_BYTES + offset_to, from, bytes, &s.full[stage]);
+                    copy_bytes(stages + stage * STAGE_BYTES + offset_to, from, bytes, &s.full[stage], policy);
             }
         }
         n += tiles;

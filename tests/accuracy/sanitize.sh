@@ -3,12 +3,12 @@
 # --impl cuda, the worker's process included. Prints what ran and what was found; exit 1 if anything was. A host may lack the
 # tool, or not allow it: that is tried first, for each of the four, and said. Exit 77 if none can run, or without a device.
 # PLUGINS: the folder of the CUDA plug-ins; two that are wrong have to be found out first.
-# A process an op and tool, JOBS at a time (default 5: some cases take tens of gigabytes of the device); SUITE: another suite
-# than smoke.
+# A process an op and tool, JOBS at a time (default 8), each with two cases at a time: a few dozen of them, and the device
+# has no memory left. SUITE: another suite than smoke.
 set -u
 hallmark=$1 plugins=${2:-} suite=${SUITE:-smoke} bad=0 ran=0
 PATH=$PATH:/usr/local/cuda/bin
-jobs=${JOBS:-5}
+jobs=${JOBS:-8}
 logs=$(mktemp -d) && trap 'rm -rf "$logs"' EXIT
 one='rms_norm x=f32[5,1000] weight=none'
 
@@ -21,13 +21,14 @@ compute-sanitizer --version | grep -i version
 sanitize() { # TOOL LOG hallmark's options...
     local tool=$1 log=$2
     shift 2
-    compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 99 "$hallmark" certify --timeout 600 "$@" >"$log" 2>&1
+    compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 99 "$hallmark" certify --timeout 600 --jobs 2 --threads 4 "$@" \
+        >"$log" 2>&1
 }
 summary() { grep -E '(ERROR|RACECHECK) SUMMARY' "$1" | tail -n 1 | sed 's/=* *//'; }
 clean() { summary "$1" | grep -q -E 'SUMMARY: 0 (errors|hazards)'; }
 
 tools=
-for tool in memcheck racecheck initcheck synccheck; do
+for tool in racecheck memcheck initcheck synccheck; do # the slowest first
     sanitize $tool "$logs/probe" --impl cuda --case "$one"
     if clean "$logs/probe" && grep -q '^1 cases: 1 passed' "$logs/probe"; then tools="$tools $tool"
     elif [ -n "$(summary "$logs/probe")" ] && ! clean "$logs/probe"; then
