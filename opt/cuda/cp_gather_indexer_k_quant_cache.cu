@@ -79,7 +79,7 @@ struct piece_params {
     int32_t requests, max_blocks, num_blocks, row_count, head_dim, scale_byte, groups;
     int32_t cu_step, table_step;
     uint32_t block_size, block_m, block_s; /* a divider */
-    float per_row;                         /* requests of a row */
+    uint32_t per_row;                      /* requests of a row, at most 1, times 2^32 */
     int32_t none;                          /* -1 */
     bool shuffle;
 };
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(THREADS) gather_pieces(const __grid_constant__
     } else {
         /* A window of entries about that of the block's first row, if all requests were of one length. Each warp reads
          * it by itself: to share it takes a barrier. The fewer lines of it all blocks ask for at once, the better. */
-        const int guess = (int)(p.per_row * (float)(blockIdx.x * (THREADS / 32 * ROWS))), all = p.requests + 1;
+        const int guess = (int)__umulhi(blockIdx.x * (THREADS / 32 * ROWS), p.per_row), all = p.requests + 1;
         const int base = min(max(guess - WINDOW / 2, 0), max(all - WINDOW, 0));
         const int entry = base + lane;
         const int low_half = entry < all ? p.cu[entry * (int64_t)p.cu_step] : INT32_MAX;
@@ -239,7 +239,8 @@ extern "C" hm_status hm_cp_gather_indexer_k_quant_cache_cuda(const hm_cp_gather_
     q.groups = p.groups, q.cu_step = (int32_t)p.cu_step, q.table_step = (int32_t)p.table_step, q.shuffle = p.shuffle,
     q.none = -1;
     q.block_size = (uint32_t)c.block_size, q.block_m = p.block_size.m, q.block_s = p.block_size.s;
-    q.per_row = (float)((double)p.requests / (double)p.row_count);
+    q.per_row =
+        p.requests < p.row_count ? (uint32_t)(((uint64_t)p.requests << 32) / (uint64_t)p.row_count) : UINT32_MAX;
     const bool many = p.row_count > (int64_t)hm_cuda_processors() * 128;
     const int rows = many ? 32 : 4;
     void (*kernel)(piece_params) = many ? gather_pieces<32> : gather_pieces<4>;
