@@ -24,7 +24,7 @@ bool hm_peer_case(hm_peer *p, const hm_call *call, int sets, int calls, char *wh
 const char *hm_peer_name(const hm_peer *p); /* as it said itself */
 bool hm_peer_time(hm_peer *p, double *seconds, char *why, size_t size);
 /* peer_torch.py alone answers "product bf16" and "product fp8": the time of a product of two matrices of
- * HM_PEER_PRODUCT^2 roughly normal values, in whichever way torch does it fastest. */
+ * HM_PEER_PRODUCT^2 roughly normal values, in whichever way torch does it fastest, once it has done so for 0.1 s. */
 enum { HM_PEER_PRODUCT = 8192 };
 bool hm_peer_product(hm_peer *p, bool fp8, double *seconds, char *why, size_t size);
 bool hm_peer_gone(const hm_peer *p); /* it said nothing: it has to be opened again */

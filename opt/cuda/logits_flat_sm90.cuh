@@ -435,8 +435,8 @@ __global__ void __launch_bounds__(flat<FP8>::THREADS, 1) score_rows(const __grid
                     if (h == 1) release_stage();
                 }
                 products_begin_at<FP8, P>(d, a[AHEAD ? h : 0], tile_of);
-                /* While it multiplies: the sums before it, and the keys behind it. Without the branch the compiler has
-                 * the product wait for the sums' exchange, which is what f8 takes less time with. */
+                /* While it multiplies: the sums before it, and the keys behind it. A branch keeps the sums' exchange from
+                 * going in front of the product; f8 is faster where it does. */
                 if (FP8 || h == 1 || before) finish(key + 64 * h - 64, h == 1 || before ? length : 0);
                 if ((uint32_t)(key + 64 * h - low) < (uint32_t)length)
                     scale = *(const float *)((const char *)p.k_scale + (int64_t)(key + 64 * h) * scale_step);
