@@ -274,12 +274,20 @@ static volatile sig_atomic_t caught;
 
 static void on_signal(int number) {
     static const char text[] = "\ninterrupted: ends after this case; once more to end at once\n";
-    caught = number;
+    static double first;
+    double now = hm_seconds();
+    if (caught && now - first < 0.5) return; /* timeout(1) sends its signal twice: to the process, then to its group */
+    if (caught) {
+        signal(number, SIG_DFL);
+        raise(number); /* when this returns */
+        return;
+    }
+    caught = number, first = now;
     if (write(STDERR_FILENO, text, sizeof text - 1) < 0) caught = number; /* nothing to be done about it */
 }
 
 void hm_interruptible(void) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 }

@@ -102,8 +102,8 @@ const char *hm_percent(double share, char text[16]);
 int hm_run_finish(const hm_run_options *options, hm_report *r);
 
 /* After hm_interruptible, SIGINT and SIGTERM only set a flag: the loop looks at it between cases, and files are written
- * whole or not at all. A second signal kills. hm_interrupted_exit clears up by raising the signal again with its
- * default action. */
+ * whole or not at all. A second signal, half a second later or more, kills. hm_interrupted_exit clears up by raising the
+ * signal again with its default action. */
 void hm_interruptible(void);
 bool hm_interrupted(void);
 _Noreturn void hm_interrupted_exit(const char *what);

@@ -274,6 +274,11 @@ run 0 bench --seconds 0.01 --json --case 'fp8_paged_mqa_logits q=f8e4m3[2,1,4,12
 check "of a cache and its table what is read counts" grep -q "\"bytes\":$((2 * 4 * 128 + 2 * 4 * 4 + 2 * 4 + 8 * 4 + 128 * 132 + 2 * 64 * 4))," out
 run 1 bench --seconds 0.01 --sample 2 --impl "fault:$fault" --case "$failing"
 refuse '"1"' bench --sample 1
+nine=() # times half a second
+for i in {1..9}; do nine+=(--case 'rms_norm x=bf16[64,512] gen=normal'); done
+code=0; timeout 2 "$hallmark" bench --seconds 0.5 "${nine[@]}" >out 2>err </dev/null || code=$?
+check "bench that timeout(1) ends prints what it has" test $code -eq 124 -a "$(grep -c 'x=bf16\[64,512\]' out)" -ge 1
+check "and says that it was interrupted" grep -q 'interrupted while timing' err
 run 2 certify --sample 10
 run 1 bench --seconds 0.01 --impl "fault:$fault" --case "$failing"
 check "what does not certify is not timed" grep -q 'not timed' err
