@@ -7,11 +7,19 @@ hallmark=$1 suite=${2:-smoke}
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
+# measured FILE COMMAND...: and into FILE the KiB of its largest process.
+measured() {
+    python3 -c 'import resource, subprocess, sys
+status = subprocess.call(sys.argv[2:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=open(sys.argv[1], "w"))
+sys.exit(status)' "$@"
+}
+
 # certificate NAME ARGS...: the payload, with the instruction set that was asked for taken out.
 certificate() {
     local name=$1
     shift
-    "$hallmark" certify --impl ref --suite "$suite" --out "$dir/$name" "$@" >"$dir/log" 2>&1 || {
+    measured "$dir/$name.kib" "$hallmark" certify --impl ref --suite "$suite" --out "$dir/$name" "$@" >"$dir/log" 2>&1 || {
         tail -n 5 "$dir/log"
         return 1
     }
@@ -43,3 +51,7 @@ done
 # The junit and summary files say nothing of the machine either.
 cmp "$dir/first/junit.xml" "$dir/seven/junit.xml" && cmp "$dir/first/summary.md" "$dir/seven/summary.md" || exit 1
 echo "suite $suite: the same payload ($size bytes) in $((compared + 1)) runs"
+three=$(cat "$dir/jobs.kib") && rm "$dir/jobs.kib"
+one=$(cat "$dir"/*.kib | sort -n | tail -n 1)
+echo "largest process: $one KiB one case at a time, $three KiB with three"
+[ "$one" -lt "${MOST_KIB:-$((one + 1))}" ] || { echo "$one KiB is not less than $MOST_KIB"; exit 1; }
